@@ -337,7 +337,7 @@ def test_lmdb_file_that_is_cut_in_its_place_ends_no_reader(tmp_path: Path, size:
         ("inline:{ a=b a=c }", "a", "c"),
         ("static:x", "anything", "x"),
         ("static:{a b}", "anything", "a b"),
-        ("environ:", "no such variable", None),
+        ("environ:x", "no such variable", None),
         ("internal:x", "a", None),
         ("unionmap:{inline:{a=1},inline:{a=2},inline:{b=3}}", "a", "1,2"),
         ("pipemap:{inline:{a=b},inline:{b=c}}", "a", "c"),

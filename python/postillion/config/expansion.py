@@ -23,6 +23,8 @@ REFERENCES_MAX = 10_000
 """Maximum number of references in the expansion of one value: `a=$b$b`, `b=$c$c`, ... doubles with each name."""
 EXPANDED_MAX_CHARS = 1 << 20
 DIGITS_MAX = 18
+NUMBER_MAX = (1 << 63) - 1
+"""Maximum number in a comparison: Postfix ends with an error above it."""
 LEVEL_PART_MAX = 1023
 """Maximum of the second and third number of a compatibility level; the first has no such limit."""
 SPACE = " \t\r\n"
@@ -197,8 +199,8 @@ class _Expansion:
         compare = _COMPARE[operator]
         if suffix:
             return compare(level(left), level(right))
-        if _digits(left) and _digits(right):
-            return compare(int(left), int(right))
+        if all(text.isascii() and text.isdigit() for text in (left, right)):
+            return compare(_number(left), _number(right))
         return compare(left.encode("utf-8", "surrogateescape"), right.encode("utf-8", "surrogateescape"))
 
     def _function(self, name: str, rest: str, depth: int) -> str:
@@ -302,6 +304,14 @@ def _braced(text: str) -> tuple[str, str] | None:
         if level == 0:
             return text[1:at], text[at + 1 :].lstrip(SPACE)
     raise ExpansionError(f'unbalanced {{}} in attribute expression: "{text[:60]}"', CLOSE)
+
+
+def _number(text: str) -> int:
+    """Return a text of digits as a number."""
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(NUMBER_MAX)) or int(digits) > NUMBER_MAX:
+        raise ExpansionError(f'number out of range: "{text[:60]}"', f"give numbers up to {NUMBER_MAX}")
+    return int(digits)
 
 
 def _digits(text: str) -> bool:

@@ -63,7 +63,7 @@ fn open_within(name: &[u8], options: &Options, depth: usize) -> Result<Arc<dyn T
     };
     let (kind, rest) = (&flat[..colon], source::trim(&flat[colon + 1..]));
     let kind = String::from_utf8_lossy(kind).into_owned();
-    if rest.is_empty() && !matches!(kind.as_str(), "environ" | "internal" | "fail") {
+    if rest.is_empty() {
         return Err(malformed(format!("\"{shown}\": a name is missing after the colon")));
     }
     let options = options.clone();
@@ -132,7 +132,17 @@ mod tests {
     fn bad_names_are_refused() {
         assert_eq!(lookup("ldap:/x", "a"), Err(OpenError::UnknownType("ldap".into())));
         assert_eq!(lookup("pipemap:{foo:x}", "a"), Err(OpenError::UnknownType("foo".into())));
-        for name in ["/etc/aliases", "hash:", "unix:shadow", "inline:a=b", "unionmap:{}", "cidr:{1.1.1.1 x}"] {
+        for name in [
+            "/etc/aliases",
+            "hash:",
+            "environ:",
+            "internal:",
+            "fail:",
+            "unix:shadow",
+            "inline:a=b",
+            "unionmap:{}",
+            "cidr:{1.1.1.1 x}",
+        ] {
             assert!(matches!(lookup(name, "a"), Err(OpenError::Malformed(_))), "{name}");
         }
         let deep = "debug:".repeat(20) + "static:x";
