@@ -617,6 +617,9 @@ async def test_site_is_not_dead_when_one_host_replied(tmp_path: Path) -> None:
         ("[127.0.0.1]:nosuchservice", "unknown service: nosuchservice/tcp"),
         ("", "null destination"),
         ("[]", "missing host name in server description: []"),
+        ("[mx..example.com]", "valid hostname or network address required in server description: [mx..example.com]"),
+        ('"a b"', 'valid hostname or network address required in server description: "a'),
+        ("192.0.2", "valid hostname or network address required in server description: 192.0.2"),
     ],
 )
 async def test_invalid_next_hop_defers(tmp_path: Path, nexthop: str, text: str) -> None:

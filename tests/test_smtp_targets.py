@@ -93,6 +93,9 @@ async def find(port: int, nexthop: str, **changes: object) -> list[str]:
         ("[2001:db8::1]", ("2001:db8::1", 25, False, "2001:db8::1")),
         ("[ipv6:2001:DB8::1]:26", ("ipv6:2001:DB8::1", 26, False, "2001:db8::1")),
         ("192.0.2.1", ("192.0.2.1", 25, False, "192.0.2.1")),
+        ("[a_b.example.]", ("a_b.example.", 25, False, None)),
+        ("münchen.example", ("münchen.example", 25, True, None)),
+        ("x" * 63 + ".1", ("x" * 63 + ".1", 25, True, None)),
     ],
 )
 def test_next_hop_is_parsed(text: str, expected: tuple[str, int, bool, str | None]) -> None:
@@ -106,7 +109,13 @@ def test_next_hop_lists_and_lmtp_are_parsed() -> None:
     assert parse_list("unix:/a b/c", 24, lmtp=True)[0].path == "/a b/c"
 
 
-@pytest.mark.parametrize("text", ["", "[", "[]", "[a", "[a]b", ":25", "a:0", "a:65536", "a:99999999999", "a:nosuch"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[", "[]", "[a", "[a]b", ":25", "a:0", "a:65536", "a:99999999999", "a:nosuch", "-a.org", "a-.org"),
+        *("a..org", ".a.org", "a/b", "a@b", "!a", "1.2", "x" * 64, "x." * 128),
+    ],
+)
 def test_bad_next_hop_is_refused(text: str) -> None:
     with pytest.raises(BadNextHop):
         parse(text, 25)

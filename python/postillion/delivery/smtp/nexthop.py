@@ -8,11 +8,14 @@ next hops of a list, separated by commas or blanks, are tried in order. LMTP als
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from typing import NamedTuple
 
 DESTINATIONS_MAX = 100
 """Maximum number of next hops of a list that are used."""
+HOST_MAX_CHARS = 255
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _SERVICES = {"smtp": 25, "lmtp": 24, "submission": 587, "submissions": 465, "smtps": 465}
 
 
@@ -63,6 +66,8 @@ def parse(text: str, default_port: int, *, lmtp: bool = False) -> NextHop:
     if not host:
         raise BadNextHop(f"missing host name in server description: {text}")
     address = _literal(host)
+    if address is None and not _may_be_host(host):
+        raise BadNextHop(f"valid hostname or network address required in server description: {text}")
     return NextHop(written, host, port_number(port, default_port), mx and address is None, address)
 
 
@@ -71,6 +76,15 @@ def _literal(host: str) -> str | None:
         return str(ipaddress.ip_address(host.removeprefix("IPv6:").removeprefix("ipv6:")))
     except ValueError:
         return None
+
+
+def _may_be_host(name: str) -> bool:
+    """Return whether DNS can have a name: an error of the site must not bounce its mail like an unknown domain."""
+    if not name.isascii():
+        return True
+    labels = name.removesuffix(".").split(".")
+    is_number = all(label.isdigit() for label in labels)
+    return len(name) <= HOST_MAX_CHARS and not is_number and all(_LABEL.fullmatch(label) for label in labels)
 
 
 def port_number(text: str, default: int) -> int:
