@@ -58,6 +58,9 @@ impl LocalDomains {
     }
 }
 
+/// The value of a table for the null sender.
+const NULL_ADDRESS: &[u8] = b"<>";
+
 /// The lists of tables of one parameter, under its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
@@ -124,6 +127,19 @@ impl<'a> Mapping<'a> {
     /// Return the addresses in the value for `address`, `None` without a value. Errors: see `Maps::find`; a value
     /// without an address is one, too.
     pub async fn results(&self, named: Named<'_>, address: &str) -> Result<Option<Vec<Box<str>>>, Failure> {
+        match self.results_or_null(named, address).await? {
+            Some(list) if list.is_empty() => Err(self.no_address(named, address)),
+            results => Ok(results),
+        }
+    }
+
+    fn no_address(&self, named: Named<'_>, address: &str) -> Failure {
+        let failure = Failure(format!("the value for {address} has no address").into());
+        self.failed(named.parameter, address, failure)
+    }
+
+    /// Return what `results` returns, and no address for the value `<>`.
+    async fn results_or_null(&self, named: Named<'_>, address: &str) -> Result<Option<Vec<Box<str>>>, Failure> {
         let found =
             self.find(named.maps, address).await.map_err(|error| self.failed(named.parameter, address, error))?;
         let Some(found) = found else {
@@ -137,9 +153,8 @@ impl<'a> Mapping<'a> {
         }
         // A token has at least one octet, so no address is cut off.
         let list = addresses(&value, value.len());
-        if list.is_empty() {
-            let failure = Failure(format!("the value for {address} has no address").into());
-            return Err(self.failed(named.parameter, address, failure));
+        if list.is_empty() && value.trim_ascii() != NULL_ADDRESS {
+            return Err(self.no_address(named, address));
         }
         let extension = found.unmatched.filter(|_| named.propagates).unwrap_or_default();
         Ok(Some(list.into_iter().map(|found| self.result(&found.text, &extension)).collect()))
@@ -159,13 +174,22 @@ impl<'a> Mapping<'a> {
 
     /// Return the address that replaces `address`, `None` if it stays. A result is looked up again, up to
     /// `REPLACED_MAX` times, unless it is the same address. A loop gives a warning: as in Postfix, the mail goes on.
-    pub async fn replaced(&self, named: Named<'_>, address: &str) -> Result<Option<Box<str>>, Failure> {
+    /// `may_be_null`: the value `<>` gives an empty address, the null sender; otherwise it is an error.
+    pub async fn replaced(
+        &self,
+        named: Named<'_>,
+        address: &str,
+        may_be_null: bool,
+    ) -> Result<Option<Box<str>>, Failure> {
         let mut replaced: Option<Box<str>> = None;
         for _ in 0..REPLACED_MAX {
             let current = replaced.as_deref().unwrap_or(address);
-            let Some(results) = self.results(named, current).await? else {
+            let Some(results) = self.results_or_null(named, current).await? else {
                 return Ok(replaced);
             };
+            if results.is_empty() {
+                return if may_be_null { Ok(Some("".into())) } else { Err(self.no_address(named, current)) };
+            }
             if results.len() > 1 {
                 self.warn(format!("multi-valued {} entry for {current}", named.parameter));
             }
@@ -348,6 +372,7 @@ mod tests {
             (&[("a@x", "A@x")], Some("A@x"), 0),
             (&[("a@x", "b@x, c@x")], Some("b@x"), 1),
             (&[("a@x", "b@x"), ("b@x", "a@x")], Some("a@x"), 1),
+            (&[("a@x", "b@x"), ("b@x", " <> ")], Some(""), 0),
             (&[], None, 0),
         ] {
             let maps = local(rows);
@@ -355,10 +380,25 @@ mod tests {
                 let (rules, complete) = (rules(), Rewrite::local("origin.example"));
                 let mapping = Mapping::new(&rules, &complete, &asker);
                 let named = Named { parameter: "canonical_maps", maps: &maps, propagates: true };
-                let found = mapping.replaced(named, "a@x").await;
+                let found = mapping.replaced(named, "a@x", true).await;
                 (found, mapping.into_warnings())
             });
             assert_eq!((found.unwrap().as_deref(), warned.len()), (expected, warnings), "{rows:?} {warned:?}");
+        }
+    }
+    #[test]
+    fn null_sender_is_an_error_where_an_address_must_be() {
+        for (value, may_be_null) in [("<>", false), (",", true), ("(c)", true)] {
+            let maps = local(&[("a@x", value)]);
+            let (found, warned) = run(&[], false, async move |asker: Asker| {
+                let (rules, complete) = (rules(), Rewrite::local("origin.example"));
+                let mapping = Mapping::new(&rules, &complete, &asker);
+                let named = Named { parameter: "canonical_maps", maps: &maps, propagates: true };
+                let found = mapping.replaced(named, "a@x", may_be_null).await;
+                (found, mapping.into_warnings())
+            });
+            assert_eq!(found.unwrap_err().to_string(), "the value for a@x has no address");
+            assert_eq!(warned.len(), 2, "{value}");
         }
     }
 }

@@ -132,7 +132,8 @@ impl Rewriting {
         copies && adds || RewriteClasses::NAMES.iter().any(|(_, class)| self.touches(*class))
     }
 
-    /// Return the address that canonical tables and masquerading give an address; `None` if it stays.
+    /// Return the address that canonical tables and masquerading give an address; `None` if it stays. It is empty where
+    /// a table makes the sender, or an address of a header, the null sender.
     pub async fn canonical(
         &self,
         mapping: &Mapping<'_>,
@@ -146,15 +147,18 @@ impl Rewriting {
             ("recipient_canonical_maps", &self.recipient_canonical, self.recipient_canonical_classes)
         };
         let all = ("canonical_maps", &self.canonical, self.canonical_classes);
+        let may_be_null = class != RewriteClass::EnvelopeRecipient;
         let mut now: Option<Box<str>> = None;
         for (parameter, maps, classes) in [(parameter, maps, classes), all] {
-            if !maps.is_empty() && classes.has(class) {
+            let is_null = now.as_deref() == Some("");
+            if !is_null && !maps.is_empty() && classes.has(class) {
                 let named = Named { parameter, maps, propagates: self.propagation.canonical };
-                let replaced = mapping.replaced(named, now.as_deref().unwrap_or(address)).await?;
+                let replaced = mapping.replaced(named, now.as_deref().unwrap_or(address), may_be_null).await?;
                 now = replaced.or(now);
             }
         }
-        if !self.masquerade.is_empty() && self.masquerade_classes.has(class) {
+        let is_null = now.as_deref() == Some("");
+        if !is_null && !self.masquerade.is_empty() && self.masquerade_classes.has(class) {
             let given = now.as_deref().unwrap_or(address);
             let masqueraded = self.masquerade.apply(given, mapping.asker).await;
             let masqueraded = masqueraded.map_err(|error| mapping.failed("masquerade_exceptions", given, error))?;
@@ -179,7 +183,11 @@ impl Rewriting {
             let running = written.iter().map(|address| self.canonical(mapping, class, address)).collect();
             rewritten.extend(all(running).await);
         }
-        let rewritten = rewritten.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut rewritten = rewritten.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for address in rewritten.iter_mut().flatten().filter(|address| address.is_empty()) {
+            // A field must keep its address.
+            *address = "\"\"".into();
+        }
         Ok(replaced(value, &found, rewritten))
     }
 
@@ -196,7 +204,7 @@ impl Rewriting {
         if let Some(rewritten) = self.canonical(mapping, RewriteClass::EnvelopeSender, sender).await? {
             *sender = rewritten;
         }
-        if !copies {
+        if !copies || sender.is_empty() {
             return Ok(None);
         }
         self.copy(mapping, "sender_bcc_maps", &self.sender_copies, sender).await
