@@ -55,6 +55,7 @@ dan@a.example eve@a.example
 many@a.example x@public.example, y@public.example
 bare@a.example justlocal
 full@a.example Full Name <full@public.example>
+null@a.example <>
 """
 PATTERNS = r"""
 /^(.*)@a\.example$/ $1@REGEXP.example
@@ -100,6 +101,14 @@ CASES = [
             "<bob@hash.example> ORCPT=rfc822;bob@hash.example",
             "<hidden@public.example> ORCPT=rfc822;ann@hash.example",
         ],
+    ),
+    Case(
+        "null sender",
+        "null@a.example",
+        ["x@hash.example"],
+        [("From: Null <null@a.example>", 'From: Null <"">')],
+        "<>",
+        TO_X,
     ),
     Case(
         "an extension is dropped by default",

@@ -44,12 +44,14 @@ impl Generic {
         Ok(Some(Arc::new(Self { parameter: "smtp_generic_maps", ..Self::read(source)? })))
     }
 
-    /// Return what replaces each address, `None` for one that stays.
+    /// Return what replaces each address, `None` for one that stays. `given`: the sender, then the recipients. The value
+    /// `<>` makes the sender the null sender; for a recipient it is an error.
     pub async fn map(self: Arc<Self>, asker: Asker, given: Vec<Box<str>>) -> Outcome<Vec<Option<Box<str>>>> {
         let mapping = self.mapping(&asker);
         let mut found = Vec::with_capacity(given.len());
+        let given = given.iter().enumerate().collect::<Vec<_>>();
         for some in given.chunks(SIDE_BY_SIDE) {
-            found.extend(all(some.iter().map(|address| self.one(&mapping, address)).collect()).await);
+            found.extend(all(some.iter().map(|(at, address)| self.one(&mapping, address, *at == 0)).collect()).await);
         }
         (found.into_iter().collect(), mapping.into_warnings())
     }
@@ -87,21 +89,28 @@ impl Generic {
         let mut new = Vec::with_capacity(found.len());
         for some in found.chunks(SIDE_BY_SIDE) {
             let written: Vec<_> = some.iter().map(|address| canonical_form(&address.text)).collect();
-            new.extend(all(written.iter().map(|address| self.one(mapping, address)).collect()).await);
+            new.extend(all(written.iter().map(|address| self.one(mapping, address, true)).collect()).await);
         }
-        let new = new.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut new = new.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for address in new.iter_mut().flatten().filter(|address| address.is_empty()) {
+            // A field must keep its address.
+            *address = "\"\"".into();
+        }
         Ok(replaced(list, &found, new))
     }
 
     /// Return what replaces an address, `None` if it stays. The null address stays.
-    async fn one(&self, mapping: &Mapping<'_>, address: &str) -> Result<Option<Box<str>>, Failure> {
+    async fn one(&self, mapping: &Mapping<'_>, address: &str, may_be_null: bool) -> Result<Option<Box<str>>, Failure> {
         if address.is_empty() {
             return Ok(None);
         }
         let named = Named { parameter: self.parameter, maps: &self.maps, propagates: self.propagation.generic };
-        let Some(results) = mapping.results(named, address).await? else {
+        let Some(results) = mapping.results_or_null(named, address).await? else {
             return Ok(None);
         };
+        if results.is_empty() {
+            return if may_be_null { Ok(Some("".into())) } else { Err(mapping.no_address(named, address)) };
+        }
         if results.len() > 1 {
             mapping.warn(format!("multi-valued {} result for {address}", self.parameter));
         }
@@ -136,6 +145,7 @@ pub(crate) mod tests {
         ("two@a.example", "x@public.example, y@public.example"),
         ("bare@a.example", "user"),
         ("down@a.example", "!"),
+        ("null@a.example", "<>"),
     ];
 
     /// Map with a local table, and with a remote one that answers in either order.
@@ -166,6 +176,7 @@ pub(crate) mod tests {
             ("u+v@dom.example", false, Some("u+v@other.example")),
             ("\"a b\"@a.example", false, Some("\"x y\"@public.example")),
             ("bare@a.example", false, Some("user@example.org")),
+            ("null@a.example", false, Some("")),
             ("", false, None),
         ] {
             let (found, warnings) = each(propagates, |generic, asker| generic.map(asker, vec![address.into()]));
@@ -183,6 +194,9 @@ pub(crate) mod tests {
         let (found, warnings) = each(false, |generic, asker| generic.map(asker, given("down@a.example")));
         assert!(found.is_err());
         assert_eq!(warnings[1], "smtp_generic_maps map lookup problem for down@a.example");
+        let (found, warnings) = each(false, |generic, asker| generic.map(asker, given("null@a.example")));
+        assert!(found.is_err(), "a recipient must have an address");
+        assert_eq!(warnings[0], "the value for null@a.example has no address");
     }
 
     #[test]

@@ -133,13 +133,18 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    fn no_address(&self, named: Named<'_>, address: &str) -> Failure {
+    /// Note that the value for `address` has no address.
+    pub(super) fn no_address(&self, named: Named<'_>, address: &str) -> Failure {
         let failure = Failure(format!("the value for {address} has no address").into());
         self.failed(named.parameter, address, failure)
     }
 
     /// Return what `results` returns, and no address for the value `<>`.
-    async fn results_or_null(&self, named: Named<'_>, address: &str) -> Result<Option<Vec<Box<str>>>, Failure> {
+    pub(super) async fn results_or_null(
+        &self,
+        named: Named<'_>,
+        address: &str,
+    ) -> Result<Option<Vec<Box<str>>>, Failure> {
         let found =
             self.find(named.maps, address).await.map_err(|error| self.failed(named.parameter, address, error))?;
         let Some(found) = found else {
