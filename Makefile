@@ -10,6 +10,15 @@ UV     := 0.13.9
 PYTEST_WORKERS ?= --numprocesses 8 --dist worksteal
 OLDER_COMMIT := 6e2a4d4
 OLDER := $(CURDIR)/target/older-$(OLDER_COMMIT)
+# OpenSSL's headers: those of the system, or of OPENSSL_DIR. Without them OpenSSL is built too, which takes minutes.
+OPENSSL := $(or $(OPENSSL_DIR),$(wildcard /usr/include/openssl/ssl.h),$(shell pkg-config --silence-errors --cflags-only-I --libs openssl))
+BUNDLED := $(if $(OPENSSL),,yes)
+# For the wheel: the same library, but its archive.
+OPENSSL_LIBS := $(shell pkg-config --silence-errors --variable=libdir openssl)
+STATIC_OPENSSL := $(if $(wildcard $(OPENSSL_LIBS)/libssl.a),OPENSSL_STATIC=1 OPENSSL_LIB_DIR=$(OPENSSL_LIBS) \
+	OPENSSL_INCLUDE_DIR=$(shell pkg-config --silence-errors --variable=includedir openssl))
+FEATURES := $(if $(BUNDLED),--features postillion-tls/vendored)
+export MATURIN_PEP517_ARGS := $(if $(BUNDLED),--features vendored-openssl)
 QUEUE_BENCHES := decisions journal restart listing drain injection disk
 SOURCES := $(shell find rust python -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.cf') Cargo.toml Cargo.lock pyproject.toml
 
@@ -42,6 +51,7 @@ $(VENV)/.tools: $(BIN)/python uv.lock pyproject.toml .ci/requirements.py
 	touch $@
 
 $(STAMP): $(VENV)/.tools $(SOURCES)
+	$(if $(BUNDLED),@echo "OpenSSL's headers are missing (Debian package libssl-dev): OpenSSL is built too")
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -49,7 +59,7 @@ $(STAMP): $(VENV)/.tools $(SOURCES)
 lint: build words
 	cargo fmt --check
 	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
-	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	cargo clippy --quiet --locked --workspace --all-targets $(FEATURES) -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -63,7 +73,7 @@ words:
 ## Rust's tests, with cargo-nextest where it is installed. CI requires it.
 rust-test:
 	if [ -n "$(CI)" ] || cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
+		cargo nextest run --locked --workspace $(FEATURES); else cargo test --locked --workspace $(FEATURES); fi
 
 ## Python's tests, on eight workers. PYTEST_ARGS="tests/test_smtpd.py -k bdat": these alone. COVERAGE=1 prints what they run.
 python-test: build examples
@@ -112,9 +122,9 @@ fuzz:
 	cargo clippy --quiet --locked --manifest-path rust/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 	$(PYTHON) rust/fuzz/run.py --seconds $(or $(SECONDS),120) $(TARGETS)
 
-## A wheel in dist/.
+## A wheel in dist/, with OpenSSL inside.
 wheel: $(VENV)/.tools
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(STATIC_OPENSSL) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 ## Licences, duplicates and sources of the Rust dependencies, by deny.toml (needs cargo-deny). ADVISORIES=1 also asks the
 ## advisory database, over the network.

@@ -51,7 +51,7 @@ def constants() -> Iterator[str]:
         source = path.read_text().partition("#[cfg(test)]")[0]
         if "crate::settings" not in source or path.is_relative_to(CORE / "settings"):
             continue
-        for name in re.findall(r'"([a-z0-9_]+)"', source):
+        for name in re.findall(r'"([A-Za-z0-9_]+)"', source):
             yield name.removeprefix("_")
             if path == CLIENT and name.startswith("smtp_"):
                 yield re.sub("helo|ehlo", "lhlo", name.replace("smtp_", "lmtp_", 1))
@@ -100,5 +100,5 @@ def test_unknown_names_are_not_reported_as_without_effect() -> None:
 
 def test_known_issues_has_a_row_for_every_unsafe_parameter() -> None:
     rows = [line for line in (ROOT / "docs" / "known-issues.md").read_text().splitlines() if line.startswith("| `")]
-    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)[ `]", row.split("|")[1])}
+    named = {name for row in rows for name in re.findall(r"`([A-Za-z0-9_]+)[ `]", row.split("|")[1])}
     assert {rule.name for rule in effect.rules()} - named == set()

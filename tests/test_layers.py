@@ -23,6 +23,7 @@ LAYERS = {
         ["lookup"],
         ["settings"],
         ["mail"],
+        ["tls"],
         ["net", "table", "inspection"],
         ["address"],
         ["smtp"],

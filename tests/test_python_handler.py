@@ -622,10 +622,17 @@ async def test_auth_is_not_offered_when_it_cannot_work(
     assert any(warning in line for line in smtp.close())
 
 
-@pytest.mark.parametrize("option", ["smtpd_tls_auth_only = yes", "smtpd_sasl_security_options = noplaintext"])
-async def test_auth_that_needs_tls_is_refused(tmp_path: Path, option: str) -> None:
+async def test_plaintext_passwords_that_the_site_forbids_are_refused(tmp_path: Path) -> None:
+    option = "smtpd_sasl_security_options = noplaintext"
     with pytest.raises(ConfigError, match=f"main.cf, line \\d+: {option} is not supported yet"):
         HandlerSession(tmp_path, Passwords(), ["smtpd_sasl_auth_enable = yes", option])
+
+
+async def test_auth_that_needs_tls_is_not_offered_in_the_clear(tmp_path: Path) -> None:
+    smtp = HandlerSession(tmp_path, Passwords(), ["smtpd_sasl_auth_enable = yes", "smtpd_tls_auth_only = yes"])
+    assert "AUTH" not in await smtp.send(EHLO)
+    assert await send_all(smtp, plain(b"secret")) == ["503 5.5.1 Error: authentication not enabled"]
+    smtp.close()
 
 
 def test_real_clients_authenticate(tmp_path: Path) -> None:

@@ -174,7 +174,8 @@ class Server:
             hooks = Handler(handler, timeout_s=timeout_s, default=refusal, log=self.log)
         settings = cleanup.settings(config)
         calm, stressed = (
-            setup.server_config(mode.config, mode.access, self.log, settings, self.journal, hooks) for mode in both
+            setup.server_config(mode.config, mode.access, self.log, settings, self.journal, hooks, mode.tls)
+            for mode in both
         )
         self.service = Service(
             calm,

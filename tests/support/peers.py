@@ -29,6 +29,7 @@ PACKAGES = {
     "ldapadd": "ldap-utils",
     "ldapmodify": "ldap-utils",
     "memcached": "memcached",
+    "gnutls-cli": "gnutls-bin",
     "postsrsd": "postsrsd",
 }
 

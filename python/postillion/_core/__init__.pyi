@@ -18,6 +18,7 @@ from postillion._core import (
     smtp,
     smtpd,
     tables,
+    tls,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "smtp",
     "smtpd",
     "tables",
+    "tls",
 ]

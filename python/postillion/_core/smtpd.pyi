@@ -9,6 +9,7 @@ from typing_extensions import disjoint_base
 from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
+from postillion._core.tls import TlsServer
 from postillion.config import Config
 
 _Tables = Sequence[object]
@@ -34,14 +35,15 @@ class SmtpdConfig:
         *,
         asks: Set[str],
         auth_mechanisms: Sequence[str],
+        tls: TlsServer | None = None,
         recipient_tables: tuple[_Tables, _Tables, _Tables, _Tables] | None = None,
         stand_alone: bool = False,
     ) -> SmtpdConfig: ...
     def fall_behind(self, behind: bool) -> None:
         """Delay each new message of all sessions by in_flow_delay, or delay none."""
     @property
-    def ehlo_text(self) -> str:
-        """The reply to EHLO: the host's name, then one keyword in each line, without codes."""
+    def hostname(self) -> str:
+        """The server's name, myhostname."""
 
 @final
 class Next:
@@ -58,6 +60,8 @@ class Next:
     """Wait until `deadline`, then call `timeout`."""
     CLOSE: ClassVar[Next]
     """Write the output and close."""
+    START_TLS: ClassVar[Next]
+    """Write the output; TLS begins. The service does this."""
     HELO: ClassVar[Next]
     MAIL: ClassVar[Next]
     RCPT: ClassVar[Next]
@@ -270,6 +274,9 @@ class SmtpdSession:
     @property
     def transactions(self) -> int:
         """Number of accepted MAIL commands."""
+    @property
+    def ehlo_text(self) -> str:
+        """The reply to EHLO: the host's name, then one keyword in each line, without codes."""
     @property
     def recipients(self) -> list[str]:
         """The accepted recipients of the current message."""

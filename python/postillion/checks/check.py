@@ -134,6 +134,11 @@ class Dialogue(Protocol):
         ...
 
     @property
+    def ehlo_text(self) -> str:
+        """The reply to EHLO: the host's name, then one keyword in each line, without codes."""
+        ...
+
+    @property
     def sender(self) -> str | None:
         """The reverse path, accepted or in question; None before MAIL."""
         ...
@@ -203,6 +208,7 @@ class NoDialogue:
 
     helo: str | None = None
     extended: bool = False
+    ehlo_text: str = ""
     sender: str | None = None
     mail_parameters: list[str] = []  # noqa: RUF012
     recipient: str | None = None

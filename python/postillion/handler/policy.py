@@ -21,11 +21,10 @@ from postillion.handler.handler import Handler
 class Policy(Check):
     """The hooks of one session."""
 
-    def __init__(self, handler: Handler, socket: Socket, ehlo_text: str) -> None:
-        """`ehlo_text`: what EHLO is answered, without codes."""
+    def __init__(self, handler: Handler, socket: Socket, hostname: str) -> None:
+        """`hostname`: the server's name."""
         self._handler = handler
-        self._ehlo = ehlo_text.split("\n")
-        self.server = ServerFacade(socket, handler.handler, self._ehlo[0])
+        self.server = ServerFacade(socket, handler.handler, hostname)
         self._message = 0
         self.exchange: Exchange | None = None
         """The AUTH command that is being carried out."""
@@ -131,13 +130,13 @@ class Policy(Check):
         self._message = dialogue.transactions
         self._new_envelope()
         self.server.session.extended_smtp = dialogue.extended
-        return self._greeted(name, dialogue.helo or "")
+        return self._greeted(name, dialogue.helo or "", dialogue.ehlo_text.split("\n"))
 
-    async def _greeted(self, name: str, host: str) -> Verdict:
+    async def _greeted(self, name: str, host: str, ehlo: list[str]) -> Verdict:
         """Call the hook. handle_EHLO has two forms: the newer returns all lines, the older only the last one."""
         handler, session = self._handler, self.server.session
         if name == "EHLO" and handler.ehlo_parameters == 5:
-            responses = [*(f"250-{line}" for line in self._ehlo[:-1]), f"250 {self._ehlo[-1]}"]
+            responses = [*(f"250-{line}" for line in ehlo[:-1]), f"250 {ehlo[-1]}"]
             answer = await handler.ask(name, self.server, session, self.server.envelope, host, responses)
             if isinstance(answer, list) and answer:
                 answer = parse("\n".join(str(line) for line in answer))
@@ -145,7 +144,7 @@ class Policy(Check):
         else:
             reply = await self._ask(name, host)
             if name == "EHLO" and reply.code < 300:
-                reply = Reply(reply.code, "", "\n".join([*self._ehlo, " ".join(filter(None, reply[1:]))]))
+                reply = Reply(reply.code, "", "\n".join([*ehlo, " ".join(filter(None, reply[1:]))]))
         if reply.code < 300 and not session.host_name:
             session.host_name = host
         return self._verdict(name, reply)

@@ -34,7 +34,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
     counts = Counts(daemon.service, log.warning) if any(mode.limits.stages for mode in modes) else None
     settings = parts.cleanup
     calm, stressed = (
-        setup.server_config(mode.config, mode.access, log, settings, journal, site_handler) for mode in modes
+        setup.server_config(mode.config, mode.access, log, settings, journal, site_handler, mode.tls) for mode in modes
     )
     service = Service(
         calm,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from postillion.config import Config, ConfigError
+from postillion._core.tls import TlsServer
+from postillion.config import Config, ConfigError, core_dumps
 from postillion.restrictions.access import Access
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
@@ -23,6 +24,7 @@ class Mode(NamedTuple):
     access: Access
     clients: Clients
     limits: Limits
+    tls: TlsServer
 
 
 def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
@@ -33,7 +35,7 @@ def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
     calm, stressed = config.by_stress()
     names = Names(warn, enabled=calm.flag("smtpd_peername_lookup"))
     access = Access(calm, warn)
-    usual = Mode(calm, access, Clients(calm, access, names), Limits(calm))
+    usual = Mode(calm, access, Clients(calm, access, names), Limits(calm), tls_server(calm, warn))
     try:
         if calm.reads_like(stressed):
             return usual, usual._replace(config=stressed)
@@ -41,6 +43,23 @@ def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
             names = Names(warn, enabled=stressed.flag("smtpd_peername_lookup"))
         # Routes do not depend on $stress: Postfix's trivial-rewrite does not get it.
         access = Access(stressed, warn, access.resolver)
-        return usual, Mode(stressed, access, Clients(stressed, access, names), Limits(stressed))
+        clients = Clients(stressed, access, names)
+        return usual, Mode(stressed, access, clients, Limits(stressed), tls_server(stressed, warn))
     except ConfigError as error:
         raise ConfigError(error.path, error.line, f"under stress: {error.problem}", error.fix) from None
+
+
+def tls_server(config: Config, warn: Callable[[str], None]) -> TlsServer:
+    """Return TLS of the server, with its keys read. Raises `ConfigError` where mail needs TLS, and it does not work."""
+    tls = TlsServer(config)
+    if tls.level != "none":
+        core_dumps.forbid()
+    if tls.problem is not None:
+        name, text, fix = tls.problem
+        error = config.error(name, f"{name}: {text}", fix)
+        if tls.level == "encrypt":
+            raise error
+        warn(f"{error} (TLS is not offered)")
+    for text in tls.warnings:
+        warn(text)
+    return tls

@@ -72,7 +72,7 @@ class Service:
         under_stress = None if stressed is None else stressed[0]
         self.core = SmtpdService(service, config, under_stress, journal, limit=session_limit)
         self.connections: dict[int, Connection] = {}
-        self._hooks = [] if handler is None else [_hooks_of(handler, own.ehlo_text) for own in self._configs]
+        self._hooks = [] if handler is None else [_hooks_of(handler, own.hostname) for own in self._configs]
         self._sweep_every_s = min(SWEEP_S, max(timeout_s / 4, 0.05))
         self._requests: deque[AnyRequest] = deque()
         self._handling = False
@@ -207,9 +207,9 @@ class Service:
             self.loop.call_later(self._sweep_every_s, self._sweep)
 
 
-def _hooks_of(handler: Handler, ehlo_text: str) -> Callable[[Connection], Check]:
+def _hooks_of(handler: Handler, hostname: str) -> Callable[[Connection], Check]:
     """Return the function that makes the check of one session from a site's handler."""
     # Importing aiosmtpd takes as long as importing everything else, and most sites have no handler.
     from postillion.handler.policy import Policy
 
-    return lambda connection: Policy(handler, connection, ehlo_text)
+    return lambda connection: Policy(handler, connection, hostname)

@@ -9,6 +9,7 @@ from postillion._core.cleanup import CleanupSettings
 from postillion._core.log import Log
 from postillion._core.queue import Journal
 from postillion._core.smtpd import SmtpdConfig
+from postillion._core.tls import TlsServer
 from postillion.checks.check import Stage
 from postillion.config import Config, effect
 from postillion.program import cleanup
@@ -43,9 +44,9 @@ def prepare(daemon: Daemon) -> Parts:
     calm, stressed = modes(config, log.warning)
     settings = cleanup.settings(config)
     configs = (calm.config, stressed.config)
-    for own in configs:
-        _refuse_auth_that_needs_tls(own)
-        server_config(own, None, log, settings, None)
+    for mode in (calm, stressed):
+        _refuse_auth_that_needs_tls(mode)
+        server_config(mode.config, None, log, settings, None)
     for refusal in effect.refusals(stressed.config, [daemon.program]):
         raise refusal
     return Parts(
@@ -77,8 +78,9 @@ def server_config(
     cleanup_settings: CleanupSettings,
     journal: Journal | None,
     handler: Handler | None = None,
+    tls: TlsServer | None = None,
 ) -> SmtpdConfig:
-    """Return the core's settings; without `access` and `journal`, those of a stand-alone session.
+    """Return the core's settings; without `access`, `journal` and `tls`, those of a stand-alone session.
 
     Raises `ConfigError`.
     """
@@ -93,6 +95,7 @@ def server_config(
         journal,
         asks=asked,
         auth_mechanisms=mechanisms,
+        tls=tls,
         recipient_tables=None if access is None else access.recipient_tables,
         stand_alone=access is None,
     )
@@ -101,9 +104,8 @@ def server_config(
 def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[str]:
     """Return the mechanisms that EHLO announces. The site's handler checks passwords: there is no SASL server.
 
-    Raises `ConfigError` when passwords must not be sent in the clear: there is no TLS yet.
+    Raises `ConfigError` when passwords must not be sent in the clear.
     """
-    _refuse_auth_that_needs_tls(config)
     if not config.flag("smtpd_sasl_auth_enable"):
         return []
     if handler is None or not handler.mechanisms.names:
@@ -119,12 +121,15 @@ def auth_mechanisms(config: Config, log: Log, handler: Handler | None) -> list[s
     return offered
 
 
-def _refuse_auth_that_needs_tls(config: Config) -> None:
-    if config.flag("smtpd_sasl_auth_enable") and config.flag("smtpd_tls_auth_only"):
-        problem = (
-            "smtpd_tls_auth_only = yes is not supported yet, and with smtpd_sasl_auth_enable no client could log in"
-        )
-        raise config.error("smtpd_tls_auth_only", problem, "remove one of them, or keep Postfix for this service")
+def _refuse_auth_that_needs_tls(mode: Mode) -> None:
+    config = mode.config
+    if (
+        config.flag("smtpd_sasl_auth_enable")
+        and config.flag("smtpd_tls_auth_only")
+        and (mode.tls.level == "none" or mode.tls.problem is not None)
+    ):
+        problem = "smtpd_tls_auth_only = yes without TLS: no client could log in"
+        raise config.error("smtpd_tls_auth_only", problem, "set smtpd_tls_security_level, or remove one of them")
 
 
 def minfree_octets(config: Config) -> int:

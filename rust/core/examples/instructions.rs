@@ -81,6 +81,7 @@ impl Host {
             let reply = match self.server.next_event(|run| stored.extend_from_slice(run)) {
                 server::Event::Idle => break,
                 server::Event::Log(..) => continue,
+                server::Event::StartTls | server::Event::Switch => unreachable!("no client asks for TLS here"),
                 server::Event::Ask(Next::Data) => Reply::bare(354, "End data with <CR><LF>.<CR><LF>"),
                 server::Event::Ask(_) => Reply::new(250, [1, 5], "Ok"),
                 server::Event::EndOfData(end) => {

@@ -19,6 +19,7 @@
 //! smtp                                         both ends of the protocol
 //! address                                      paths, rewriting
 //! net                                          sockets
+//! tls                                          TLS around any dialogue
 //! inspection                                   header_checks and related lists
 //! table                                        types of lookup tables
 //! mail                                         envelopes, header fields, replies, IDs
@@ -55,3 +56,4 @@ pub mod smtp;
 pub mod smtpd;
 pub mod spread;
 pub mod table;
+pub mod tls;

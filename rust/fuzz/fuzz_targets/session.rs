@@ -174,6 +174,7 @@ fn rules(choices: &mut Choices<'_>) -> Rules {
     Rules {
         server: Arc::new(server),
         cleanup: Arc::new(cleanup),
+        tls: None,
         asks_data: bit(flags, 0),
         asks_content: bit(flags, 1),
         alone: bit(flags, 2),

@@ -20,6 +20,7 @@ mod queue;
 mod smtp;
 mod smtpd;
 mod tables;
+mod tls;
 
 #[pymodule]
 mod _core {
@@ -104,6 +105,12 @@ mod _core {
     mod tables {
         #[pymodule_export]
         use crate::tables::{Index, Table, TableError, TableTypeError, answer_lines, open_table, table_types};
+    }
+
+    #[pymodule]
+    mod tls {
+        #[pymodule_export]
+        use crate::tls::TlsServer;
     }
 
     /// Set the full names of the submodules and their functions, and make them importable: an extension module has no

@@ -131,7 +131,11 @@ impl Sink {
             let next = match event {
                 Event::Idle if self.server.ended().is_some() => return Next::Close,
                 Event::Idle => return Next::Idle,
-                Event::Log(..) => Next::Idle,
+                Event::Log(..) | Event::Switch => Next::Idle,
+                Event::StartTls => {
+                    self.server.refuse_tls(0.0);
+                    Next::Idle
+                }
                 Event::Ask(Next::Rcpt) => {
                     let fault = self.shared.fault(self.server.recipient().unwrap_or_default(), When::Rcpt);
                     self.act(fault, Waiting::Rcpt)

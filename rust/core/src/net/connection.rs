@@ -1,5 +1,6 @@
-//! One socket and its dialogue.
+//! One socket and its dialogue, perhaps with TLS between them.
 
+use crate::tls::{self, Channel, Facts, Failure};
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -26,6 +27,18 @@ pub trait Dialogue {
     }
     /// The connection is closed.
     fn lost(&mut self) {}
+    /// The TLS channel through which all further octets go, after a step that asked for it.
+    fn take_channel(&mut self) -> Option<Channel> {
+        None
+    }
+    /// The handshake is complete.
+    fn secured(&mut self, _facts: Box<Facts>, _now: f64) -> Self::Next {
+        unreachable!("a dialogue without a channel has no handshake")
+    }
+    /// The handshake, or the channel, has failed: nothing more is heard or said.
+    fn insecure(&mut self, _failure: &Failure, _now: f64) -> Self::Next {
+        unreachable!("a dialogue without a channel has no handshake")
+    }
 }
 
 /// The result of a read.
@@ -45,6 +58,8 @@ pub(super) enum Heard<N> {
 pub(super) struct Connection<D> {
     pub socket: OwnedFd,
     pub dialogue: Option<D>,
+    /// All octets go through it, once TLS has begun.
+    channel: Option<Channel>,
     /// Not written yet: the octets from `written` on.
     output: Vec<u8>,
     written: usize,
@@ -52,6 +67,8 @@ pub(super) struct Connection<D> {
     pub connecting: bool,
     /// The peer has closed its side.
     pub ended: bool,
+    /// It has closed its side of the channel, and the owner does not know it yet.
+    has_news_of_end: bool,
     /// Close when everything is written.
     pub closing: bool,
     /// The owner waits for the output to go out.
@@ -65,10 +82,12 @@ impl<D: Dialogue> Connection<D> {
         Self {
             socket,
             dialogue: None,
+            channel: None,
             output: Vec::new(),
             written: 0,
             connecting,
             ended: false,
+            has_news_of_end: false,
             closing: false,
             blocked: false,
             watched: None,
@@ -107,17 +126,72 @@ impl<D: Dialogue> Connection<D> {
             Err(Errno::AGAIN | Errno::INTR) => return Heard::Nothing,
             Err(_) => return Heard::Broken,
         };
-        let next = dialogue.receive(&buffer[..octets], now);
+        let next = match &mut self.channel {
+            None => dialogue.receive(&buffer[..octets], now),
+            Some(channel) => {
+                let heard = channel.receive(&buffer[..octets]);
+                if heard.ended && !self.ended {
+                    (self.ended, self.has_news_of_end) = (true, true);
+                }
+                let next = through(heard, dialogue, now);
+                if !self.send_sealed() {
+                    return Heard::Broken;
+                }
+                let Some(next) = next else { return Heard::Nothing };
+                next
+            }
+        };
         if D::is_question(next) {
             // The owner decides, and its answer goes out with the output so far.
             return Heard::Next(next);
         }
-        let written = dialogue.take_output().is_none_or(|output| self.write(output));
-        if written { Heard::Next(next) } else { Heard::Broken }
+        if self.say() { Heard::Next(next) } else { Heard::Broken }
+    }
+
+    /// Return whether the peer's last octets have closed its side of the channel; true once.
+    pub fn take_end(&mut self) -> bool {
+        std::mem::take(&mut self.has_news_of_end)
+    }
+
+    /// Write the output of the dialogue. False when the connection is broken.
+    pub fn say(&mut self) -> bool {
+        let output = self.dialogue.as_mut().and_then(Dialogue::take_output);
+        output.is_none_or(|output| self.write(output))
+    }
+
+    /// Let all further octets of the dialogue go through its channel. Its output before is written already.
+    pub fn secure(&mut self) {
+        if self.channel.is_none() {
+            self.channel = self.dialogue.as_mut().and_then(Dialogue::take_channel);
+        }
+    }
+
+    /// Tell the peer that nothing follows. False when the connection is broken.
+    pub fn end(&mut self) -> bool {
+        if let Some(channel) = &mut self.channel {
+            channel.close();
+        }
+        self.send_sealed()
     }
 
     /// Write what can be written now and keep the rest. False when the connection is broken.
     pub fn write(&mut self, octets: Vec<u8>) -> bool {
+        match &mut self.channel {
+            None => self.send(octets),
+            Some(channel) => {
+                channel.send(&octets);
+                self.send_sealed()
+            }
+        }
+    }
+
+    /// Write the channel's octets for the peer. False when the connection is broken.
+    fn send_sealed(&mut self) -> bool {
+        let sealed = self.channel.as_mut().map(Channel::take_output).unwrap_or_default();
+        sealed.is_empty() || self.send(sealed)
+    }
+
+    fn send(&mut self, octets: Vec<u8>) -> bool {
         if self.unwritten() > 0 || self.connecting {
             self.output.extend_from_slice(&octets);
             return true;
@@ -146,4 +220,16 @@ impl<D: Dialogue> Connection<D> {
         (self.output, self.written) = (Vec::new(), 0);
         true
     }
+}
+
+/// Let a dialogue hear what came through its channel; return its last step, if it has heard anything.
+fn through<D: Dialogue>(heard: tls::Heard, dialogue: &mut D, now: f64) -> Option<D::Next> {
+    let mut next = heard.established.map(|facts| dialogue.secured(facts, now));
+    if !heard.plain.is_empty() {
+        next = Some(dialogue.receive(&heard.plain, now));
+    }
+    if let Some(failure) = &heard.failure {
+        next = Some(dialogue.insecure(failure, now));
+    }
+    next
 }

@@ -169,22 +169,32 @@ impl<D: Dialogue> Reactor<D> {
 
     /// Write the dialogue's output, and read again if it wants input.
     pub fn flush(&mut self, key: Key) {
-        match self.dialogue(key).map(Dialogue::take_output) {
-            Some(Some(output)) => {
-                self.write(key, output);
-            }
-            Some(None) => self.watch(key),
-            None => {}
+        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
+        if !connection.say() {
+            return self.lose(key);
+        }
+        connection.blocked |= connection.unwritten() > BLOCKED_OCTETS;
+        self.watch(key);
+    }
+
+    /// Write the dialogue's output; all further octets go through its TLS channel.
+    pub fn secure(&mut self, key: Key) {
+        self.flush(key);
+        if let Some(connection) = self.connection(key) {
+            connection.secure();
         }
     }
 
     /// Read once, without waiting for the poller; return what the owner does next if octets were there.
     pub fn hear(&mut self, key: Key, now: f64) -> Option<D::Next> {
         let connection = self.connections.same_mut(key.slot, key.serial)?;
-        match connection.read(&mut self.buffer, now) {
+        let heard = connection.read(&mut self.buffer, now);
+        if heard == Heard::End || connection.take_end() {
+            self.pending.push(Happening::Ended(key));
+        }
+        match heard {
             Heard::Next(next) => return Some(next),
-            Heard::Nothing => {}
-            Heard::End => self.pending.push(Happening::Ended(key)),
+            Heard::Nothing | Heard::End => {}
             Heard::Broken => self.lose(key),
         }
         None
@@ -220,9 +230,8 @@ impl<D: Dialogue> Reactor<D> {
 
     /// Write the dialogue's output, and close when everything is written.
     pub fn finish(&mut self, key: Key) {
-        if let Some(output) = self.dialogue(key).and_then(Dialogue::take_output)
-            && let Some(connection) = self.connection(key)
-            && !connection.write(output)
+        if let Some(connection) = self.connection(key)
+            && !(connection.say() && connection.end())
         {
             return self.lose(key);
         }
@@ -353,13 +362,24 @@ impl<D: Dialogue> Reactor<D> {
         let broken = EventFlags::HUP | EventFlags::ERR;
         if flags.intersects(EventFlags::IN | broken) {
             if connection.wanted().contains(EventFlags::IN) {
-                match connection.read(&mut self.buffer, now) {
-                    Heard::Nothing => {}
+                let heard = connection.read(&mut self.buffer, now);
+                let is_over = heard == Heard::End || connection.take_end();
+                let mut is_left_to_owner = false;
+                match heard {
+                    Heard::Nothing | Heard::End => {}
                     Heard::Next(next) if D::is_idle(next) => {}
-                    // The owner calls `flush` or `close`, which tell the poller what to watch.
-                    Heard::Next(next) => return happened.push(Happening::Next(key, next)),
-                    Heard::End => happened.push(Happening::Ended(key)),
+                    Heard::Next(next) => {
+                        // The owner calls `flush` or `close`, which tell the poller what to watch.
+                        is_left_to_owner = true;
+                        happened.push(Happening::Next(key, next));
+                    }
                     Heard::Broken => return self.lose(key),
+                }
+                if is_over {
+                    happened.push(Happening::Ended(key));
+                }
+                if is_left_to_owner {
+                    return;
                 }
             } else if flags.intersects(broken) {
                 // Nothing is read any more, and nothing can be written.

@@ -365,15 +365,14 @@ impl Service {
         let client = Client { port: visit.port, ..known.client };
         let mode = self.mode(visit.stressed);
         let memory = known.group.map(|group| mode.memory(group));
+        let wraps = mode.site.tls.as_ref().is_some_and(|tls| tls.wrapper);
         let session = Session::new(Arc::clone(&mode.site), client, memory, key.token(), now);
         self.reactor.attach(key, Arc::new(Mutex::new(session)));
-        // Input before the greeting must be seen before the greeting is said (smtpd_forbid_unauth_pipelining).
-        self.reactor.hear(key, now);
-        self.with_session(key, now, |session| match opening {
-            Opening::Greet => session.greet(now),
-            Opening::Refuse(reply) => session.refuse(reply, now),
-            Opening::Dismiss(text) => session.dismiss(text, now),
-        });
+        if !wraps {
+            // Input before the greeting must be seen before the greeting is said (smtpd_forbid_unauth_pipelining).
+            self.reactor.hear(key, now);
+        }
+        self.with_session(key, now, |session| session.open(opening.clone(), now));
     }
 
     fn with_session(&mut self, key: Key, now: f64, act: impl FnOnce(&mut Session) -> Next) {
@@ -393,6 +392,9 @@ impl Service {
                 visit.closing_since.get_or_insert(now);
             }
             return self.reactor.finish(key);
+        }
+        if next == Next::StartTls {
+            return self.reactor.secure(key);
         }
         self.reactor.flush(key);
         if next == Next::Sleep

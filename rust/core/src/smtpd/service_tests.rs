@@ -1,13 +1,14 @@
 //! All sessions of a process on socket pairs, a queue in memory, and a clock that the test moves.
 
 mod recipients;
+mod secure;
 
 use super::accepted::GROUPS_MAX;
 use super::flow::Flow;
 use super::listing::{Listing, RecipientTables};
 use super::request::{KnownClient, Opening, Request};
 use super::service::Service;
-use super::site::{Client, Site, SiteSettings};
+use super::site::{Client, Site, SiteSettings, SiteTls};
 use crate::ask::{Answer, Lookup};
 use crate::cleanup::settings::CleanupSettings;
 use crate::log::{Log, LogTarget};
@@ -19,6 +20,7 @@ use crate::queue::memory::Memory;
 use crate::smtp::server::Next;
 use crate::smtp::server::config::ServerConfig;
 use crate::table::testing::remote;
+use crate::tls::settings::Level;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -40,13 +42,22 @@ impl Fixture {
     }
 
     fn with(limit: usize, cleanup: CleanupSettings) -> Self {
+        Self::build(limit, cleanup, None)
+    }
+
+    fn build(limit: usize, cleanup: CleanupSettings, tls: Option<fn() -> SiteTls>) -> Self {
         let cleanup = Arc::new(cleanup);
         let memory = Memory::default();
         let journal: Arc<dyn Appender> = Arc::new(memory.appender().unwrap());
         let log = Arc::new(Log::new("mx", "postfix", "smtpd", 1, 0, LogTarget::Memory));
         let site = |timeout_s| Site {
-            server: Arc::new(ServerConfig { timeout_s, ..ServerConfig::default() }),
+            server: Arc::new(ServerConfig {
+                timeout_s,
+                tls: if tls.is_some() { Level::May } else { Level::Off },
+                ..ServerConfig::default()
+            }),
             settings: SiteSettings::default(),
+            tls: tls.map(|made| made()),
             asks_data: false,
             asks_content: false,
             log: Arc::clone(&log),

@@ -9,6 +9,8 @@ use crate::settings::{Source, seconds};
 use crate::smtp::server::config::ServerConfig;
 use crate::smtpd::flow::Flow;
 use crate::smtpd::listing::RecipientTables;
+use crate::tls::Engines;
+use crate::tls::settings::ServerTls;
 use std::sync::Arc;
 
 settings! {
@@ -32,12 +34,48 @@ fn has_users<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
     Ok(source.items(name)?.iter().any(|word| word == "permit_sasl_authenticated"))
 }
 
+/// TLS of all sessions.
+#[derive(Debug)]
+pub struct SiteTls {
+    /// The library.
+    pub engines: Arc<dyn Engines>,
+    /// TLS begins with the connection.
+    pub wrapper: bool,
+    /// Handshakes are logged.
+    pub logs: bool,
+    /// The problem of a certificate that is not trusted is logged.
+    pub logs_untrusted: bool,
+    /// The Received header describes TLS.
+    pub in_received: bool,
+    /// Clients are asked for a certificate.
+    pub asks_for_certificate: bool,
+    /// A client without the certificate of a trusted authority is sent away.
+    pub requires_certificate: bool,
+}
+
+impl SiteTls {
+    /// Return the TLS of a site with these parameters.
+    pub fn new(settings: &ServerTls, engines: Arc<dyn Engines>) -> Self {
+        Self {
+            engines,
+            wrapper: settings.wrapper,
+            logs: settings.loglevel.0 > 0,
+            logs_untrusted: settings.loglevel.0 > 1 || settings.requires_certificate(),
+            in_received: settings.received_header,
+            asks_for_certificate: settings.asks_for_certificate(),
+            requires_certificate: settings.requires_certificate(),
+        }
+    }
+}
+
 /// The settings of all sessions.
 pub struct Site {
     /// The parameters of the dialogue.
     pub server: Arc<ServerConfig>,
     /// The parameters beside the dialogue.
     pub settings: SiteSettings,
+    /// TLS, if the site has it.
+    pub tls: Option<SiteTls>,
     /// DATA is a question to the owner (`smtpd_data_restrictions`).
     pub asks_data: bool,
     /// A whole message is a question to the owner before it is stored.

@@ -12,6 +12,7 @@ pub enum Next {
     Full,
     Sleep,
     Close,
+    StartTls,
     Helo,
     Mail,
     Rcpt,
@@ -43,7 +44,10 @@ macro_rules! same_names {
     };
 }
 
-same_names!(Idle, Full, Sleep, Close, Helo, Mail, Rcpt, Vrfy, Data, EndOfData, Rset, Noop, Quit, Auth, Lookup, Message);
+same_names!(
+    Idle, Full, Sleep, Close, StartTls, Helo, Mail, Rcpt, Vrfy, Data, EndOfData, Rset, Noop, Quit, Auth, Lookup,
+    Message
+);
 
 #[pymethods]
 impl Next {

@@ -6,6 +6,7 @@ use crate::config::{MainCf, entry};
 use crate::log::Log;
 use crate::queue::Journal;
 use crate::smtpd::Next;
+use crate::tls::TlsServer;
 use postillion_core::address::local_part::Extensions;
 use postillion_core::clock::wall_now_us;
 use postillion_core::lookup::Maps;
@@ -16,6 +17,7 @@ use postillion_core::smtp::server::command::MailArguments;
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::listing::{Listing, RecipientTables};
+use postillion_core::smtpd::request::Opening;
 use postillion_core::smtpd::session::{Session, Shared, lock};
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use pyo3::exceptions::PyValueError;
@@ -34,8 +36,8 @@ pub struct SmtpdConfig {
 #[pymethods]
 impl SmtpdConfig {
     #[new]
-    #[pyo3(signature = (config, log, cleanup_settings, journal, *, asks, auth_mechanisms, recipient_tables=None,
-                        stand_alone=false))]
+    #[pyo3(signature = (config, log, cleanup_settings, journal, *, asks, auth_mechanisms, tls=None,
+                        recipient_tables=None, stand_alone=false))]
     #[expect(clippy::too_many_arguments, reason = "the parts of a site, most of them by keyword")]
     fn new(
         config: &Bound<'_, PyAny>,
@@ -44,6 +46,7 @@ impl SmtpdConfig {
         journal: Option<&Journal>,
         asks: HashSet<String>,
         auth_mechanisms: Vec<String>,
+        tls: Option<&TlsServer>,
         recipient_tables: Option<[Vec<Bound<'_, PyAny>>; 4]>,
         stand_alone: bool,
     ) -> PyResult<Self> {
@@ -51,10 +54,16 @@ impl SmtpdConfig {
         let server = ServerConfig::read(&source)?;
         let server = if stand_alone { server.stand_alone() } else { server };
         let settings = SiteSettings::read(&source)?;
+        let (level, tls) = tls.map(TlsServer::parts).unwrap_or_default();
         let site = Site {
             flow: Flow::new(settings.in_flow_delay_s),
             settings,
-            server: Arc::new(ServerConfig { auth_mechanisms, ..server.asking(|stage| asks.contains(stage)) }),
+            server: Arc::new(ServerConfig {
+                auth_mechanisms,
+                tls: level,
+                ..server.asking(|stage| asks.contains(stage))
+            }),
+            tls,
             asks_data: asks.contains("data"),
             asks_content: asks.contains("end_of_data"),
             log: Arc::clone(&log.inner),
@@ -71,8 +80,8 @@ impl SmtpdConfig {
     }
 
     #[getter]
-    fn ehlo_text(&self) -> String {
-        self.site.server.ehlo_text()
+    fn hostname(&self) -> &str {
+        &self.site.server.myhostname
     }
 }
 
@@ -126,8 +135,13 @@ impl SmtpdSession {
         Self { inner: Arc::new(Mutex::new(Session::new(Arc::clone(&config.site), client, None, 0, now))) }
     }
 
+    #[getter]
+    fn ehlo_text(&self) -> String {
+        self.lock().ehlo_text()
+    }
+
     fn greet(&self, now: f64) -> Next {
-        self.lock().greet(now).into()
+        self.lock().open(Opening::Greet, now).into()
     }
 
     fn receive(&self, data: &[u8], now: f64) -> Next {

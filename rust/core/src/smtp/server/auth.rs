@@ -33,7 +33,7 @@ impl Server {
     }
 
     pub(super) fn auth_command(&mut self, arguments: &str) {
-        let is_enabled = !self.config.auth_mechanisms.is_empty();
+        let is_enabled = self.config.allows_auth(self.secured);
         let refusal = if self.helo.is_none() && (is_enabled || self.config.helo_required) {
             Reply::new(503, [5, 1], "Error: send HELO/EHLO first")
         } else if !is_enabled {

@@ -29,7 +29,7 @@ pub enum Verb {
     Xclient,
     /// XFORWARD, not implemented
     Xforward,
-    /// STARTTLS, not implemented
+    /// STARTTLS, if the site has TLS
     Starttls,
     /// AUTH, if the site has it
     Auth,
@@ -108,7 +108,23 @@ impl Verb {
         matches!(self, Self::Helo | Self::Ehlo | Self::Rset | Self::Noop | Self::Vrfy | Self::Etrn | Self::Help)
     }
 
-    /// Whether the server answers it with `502` only.
+    /// Whether the client may send it before TLS where mail needs TLS.
+    pub fn may_precede_tls(self) -> bool {
+        matches!(
+            self,
+            Self::Helo
+                | Self::Ehlo
+                | Self::Xclient
+                | Self::Xforward
+                | Self::Starttls
+                | Self::Noop
+                | Self::Quit
+                | Self::Help
+                | Self::Unknown
+        )
+    }
+
+    /// Whether the server answers it with `502` only, on every site or on one without that feature.
     pub fn is_unimplemented(self) -> bool {
         matches!(self, Self::Xclient | Self::Xforward | Self::Starttls | Self::Auth | Self::Etrn)
     }

@@ -7,6 +7,7 @@ use crate::log::Severity;
 use crate::mail::envelope::Recipient;
 use crate::mail::reply::Reply;
 use crate::smtp::server::Ending;
+use crate::tls::settings::Level;
 
 /// Maximum number of octets of early input in the log.
 const EARLY_TALK_LOG_OCTETS: usize = 100;
@@ -41,6 +42,11 @@ impl Server {
             self.errors += 1;
             return;
         }
+        if self.config.tls == Level::Encrypt && !self.secured && !verb.may_precede_tls() {
+            self.put(&Reply::new(530, [7, 0], "Must issue a STARTTLS command first"));
+            self.errors += 1;
+            return;
+        }
         // A client that has not said EHLO must not pipeline (RFC 2920 §3.1).
         let may_go_on = verb == Verb::Unknown || (self.esmtp && !verb.ends_a_group());
         if !may_go_on && self.unread() > 0 && !self.talked_early && !self.may_talk_early() {
@@ -48,6 +54,7 @@ impl Server {
         }
         match verb {
             Verb::Helo | Verb::Ehlo => self.helo_command(verb, arguments),
+            Verb::Starttls => self.starttls_command(arguments),
             Verb::Auth => self.auth_command(arguments),
             Verb::Mail => self.mail_command(arguments),
             Verb::Rcpt => self.rcpt_command(arguments),
@@ -110,7 +117,7 @@ impl Server {
         if !reply.text.is_empty() {
             self.put(reply);
         } else if self.esmtp {
-            self.put(&Reply::bare(250, self.config.ehlo_text()));
+            self.put(&Reply::bare(250, self.config.ehlo_text(self.secured)));
         } else {
             self.put(&Reply::bare(250, self.config.myhostname.clone()));
         }
@@ -209,8 +216,11 @@ impl Server {
     }
 
     fn help_command(&mut self) {
-        let has_auth = !self.config.auth_mechanisms.is_empty();
-        let is_known = |verb: &Verb| *verb == Verb::Auth && has_auth || !verb.is_unimplemented();
+        let is_known = |verb: &Verb| match verb {
+            Verb::Auth => !self.config.auth_mechanisms.is_empty(),
+            Verb::Starttls => self.config.tls != Level::Off,
+            verb => !verb.is_unimplemented(),
+        };
         let known = Verb::all().filter(|verb| *verb != Verb::Unknown && is_known(verb));
         let mut names: Vec<_> = known.map(Verb::name).collect();
         names.sort_unstable();

@@ -3,6 +3,7 @@
 use super::command::{Dialect, Verb};
 use crate::settings;
 use crate::settings::{Source, Value, keywords, seconds};
+use crate::tls::settings::Level;
 
 /// `smtpd_forbid_bare_newline`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,6 +103,12 @@ settings! {
         noop_commands: Vec<String> = keywords "smtpd_noop_commands",
         /// Maximum octets of a client's answer to a challenge.
         auth_line_limit: usize = "smtpd_sasl_response_limit",
+        /// AUTH needs TLS.
+        auth_needs_tls: bool = "smtpd_tls_auth_only",
+        /// Seconds.
+        starttls_timeout_s: f64 = seconds "smtpd_starttls_timeout",
+        /// The use of TLS, if the owner has what it needs.
+        tls: Level,
         /// The SASL mechanisms of the owner; AUTH is off without any.
         auth_mechanisms: Vec<String>,
         /// HELO is a question to the owner.
@@ -128,8 +135,8 @@ impl ServerConfig {
         Self { asks_helo: asked("helo"), asks_mail: asked("mail"), asks_verbs, ..self }
     }
 
-    /// Return the reply to EHLO: the keywords that work, in Postfix's order.
-    pub fn ehlo_text(&self) -> String {
+    /// Return the reply to EHLO: the keywords that work, in Postfix's order. `secured`: TLS has begun.
+    pub fn ehlo_text(&self, secured: bool) -> String {
         let size = match self.dialect.message_size_limit {
             0 => "SIZE".to_owned(),
             limit => format!("SIZE {limit}"),
@@ -138,8 +145,11 @@ impl ServerConfig {
         if !self.disable_vrfy {
             keywords.push("VRFY");
         }
+        if self.tls != Level::Off && !secured {
+            keywords.push("STARTTLS");
+        }
         let auth = format!("AUTH {}", self.auth_mechanisms.join(" "));
-        if !self.auth_mechanisms.is_empty() {
+        if self.allows_auth(secured) {
             keywords.push(&auth);
         }
         keywords.extend(["ENHANCEDSTATUSCODES", "8BITMIME", "DSN"]);
@@ -156,6 +166,11 @@ impl ServerConfig {
             }
         }
         text
+    }
+
+    /// Return whether the client may authenticate. `secured`: TLS has begun.
+    pub fn allows_auth(&self, secured: bool) -> bool {
+        !self.auth_mechanisms.is_empty() && (secured || !self.auth_needs_tls)
     }
 
     /// Return whether `smtpd_discard_ehlo_keywords` has this keyword.

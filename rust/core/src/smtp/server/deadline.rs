@@ -26,7 +26,8 @@ impl Server {
         if let Some(at) = self.resume_at {
             if now >= at {
                 self.resume_at = None;
-                self.deadline = now + self.config.timeout_s;
+                let is_shaking = matches!(self.mode, Mode::Handshake(_));
+                self.deadline = now + if is_shaking { self.config.starttls_timeout_s } else { self.config.timeout_s };
             }
             return;
         }
@@ -34,6 +35,10 @@ impl Server {
             Mode::Closed(_) => {}
             // The client waits for us, not we for the client.
             Mode::Greeting | Mode::Waiting(_) => self.deadline = now + self.config.timeout_s,
+            Mode::Handshake(_) if now >= self.deadline => {
+                self.log_handshake("Connection timed out");
+                self.close(Ending::Lost);
+            }
             _ if now >= self.deadline => {
                 let text = format!("{} Error: timeout exceeded", self.config.myhostname);
                 self.output.clear();
@@ -53,6 +58,10 @@ impl Server {
                 let text = format!("{} Service not available, closing transmission channel", self.config.myhostname);
                 Reply::new(421, [3, 2], text).render(&mut self.output);
                 self.close(Ending::Orderly);
+                true
+            }
+            Mode::Handshake(_) => {
+                self.close(Ending::Lost);
                 true
             }
             Mode::Closed(_) => true,

@@ -46,6 +46,11 @@ impl Server {
             return Step::Again;
         }
         self.start = newline + 1;
+        if let Some(reply) = self.last_reply.take() {
+            self.put(&reply);
+            self.close(Ending::Orderly);
+            return Step::Again;
+        }
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         match std::str::from_utf8(&self.input[range]) {

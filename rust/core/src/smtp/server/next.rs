@@ -15,6 +15,8 @@ pub enum Next {
     Sleep,
     /// Write the output and close: the session has ended.
     Close,
+    /// Write the output; the client speaks TLS from then on (RFC 3207). `secured` or `insecure` follows.
+    StartTls,
     /// Decide about HELO or EHLO (`helo`). Asked with `asks_helo`.
     Helo,
     /// Decide about a sender (`sender`). Asked with `asks_mail`.
@@ -44,7 +46,7 @@ pub enum Next {
 impl Next {
     /// Whether the owner must answer before the session goes on.
     pub fn is_question(self) -> bool {
-        !matches!(self, Self::Idle | Self::Full | Self::Sleep | Self::Close)
+        !matches!(self, Self::Idle | Self::Full | Self::Sleep | Self::Close | Self::StartTls)
     }
 
     /// Return the accepting reply. With an empty text, the server adds its own words.

@@ -151,19 +151,22 @@ impl Session {
         let client = &self.client;
         let helo = self.server.helo().unwrap_or(&client.name);
         let identity = self.server.identity();
-        let protocol = match (transaction.mail.smtputf8, identity) {
-            (true, Some(_)) => "UTF8SMTPA",
-            (true, None) => "UTF8SMTP",
-            (false, _) => self.server.protocol(),
+        let protocol = match (transaction.mail.smtputf8, self.server.is_secured(), identity) {
+            (true, false, Some(_)) => "UTF8SMTPA",
+            (true, false, None) => "UTF8SMTP",
+            (true, true, Some(_)) => "UTF8SMTPSA",
+            (true, true, None) => "UTF8SMTPS",
+            (false, _, _) => self.server.received_protocol(),
         };
         let user = identity.filter(|_| self.site.settings.names_users);
         let user = user.map(|identity| format!("\n\t(Authenticated sender: {})", identity.user)).unwrap_or_default();
         let date = self.site.cleanup.date(wall_now_us);
         let (host, mail_name) = (&self.site.server.myhostname, &self.site.settings.mail_name);
         let head = format!(
-            "Received: from {helo} ({} [{}]){user}\n\tby {host} ({mail_name}) with {protocol} id {id}",
+            "Received: from {helo} ({} [{}]){}{user}\n\tby {host} ({mail_name}) with {protocol} id {id}",
             client.name,
-            client.literal()
+            client.literal(),
+            self.received_tls()
         );
         match &transaction.recipients[..] {
             [only] => format!("{head}\n\tfor <{}>; {date}", only.address),

@@ -7,10 +7,12 @@
 //! ```text
 //! recipient   the recipient in question, when it needs no question to the owner
 //! message     a message on its way through cleanup into the journal
+//! secure      TLS: its channel, and what follows the handshake
 //! ```
 
 mod message;
 mod recipient;
+mod secure;
 
 use crate::ask::{Answer, Lookup};
 use crate::mail::reply::Reply;
@@ -19,8 +21,10 @@ use crate::smtp::server::{Event, Next, Server};
 use crate::smtpd::accepted::Accepted;
 use crate::smtpd::listing::Listing;
 use crate::smtpd::site::{Client, Site};
+use crate::tls::{Channel, Facts, Failure};
 use message::{Content, error_reply};
 use recipient::Recipients;
+use secure::Secure;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -54,6 +58,7 @@ pub struct Session {
     memory: Option<Memory>,
     /// The lookups for the recipient in question, and the answers so far.
     recipients: Recipients,
+    secure: Secure,
     has_logged_end: bool,
 }
 
@@ -88,26 +93,9 @@ impl Session {
             waits: Waits::default(),
             memory,
             recipients: Recipients::default(),
+            secure: Secure::default(),
             has_logged_end: false,
         }
-    }
-
-    /// Say `220`.
-    pub fn greet(&mut self, now: f64) -> Next {
-        self.server.greet(now);
-        self.poll(now)
-    }
-
-    /// Say `reply` in place of the greeting; see `Server::refuse`.
-    pub fn refuse(&mut self, reply: &Reply, now: f64) -> Next {
-        self.server.refuse(reply, now);
-        self.poll(now)
-    }
-
-    /// Say 421 in place of the greeting, and close; see `Server::dismiss`.
-    pub fn dismiss(&mut self, text: &str, now: f64) -> Next {
-        self.server.dismiss(text, now);
-        self.poll(now)
     }
 
     /// Take octets as they came.
@@ -256,6 +244,11 @@ impl Session {
         &self.client
     }
 
+    /// The reply to EHLO, without codes.
+    pub fn ehlo_text(&self) -> String {
+        self.site.server.ehlo_text(self.server.is_secured())
+    }
+
     /// The client's group, if its recipients are remembered. A user has rights of its own.
     pub fn group(&self) -> Option<u8> {
         let is_user = self.server.identity().is_some();
@@ -326,6 +319,8 @@ impl Session {
                     Poll::Pending => break Next::Lookup,
                 },
                 Event::Ask(question) => break question,
+                Event::StartTls => self.start_tls(now),
+                Event::Switch => return Next::StartTls,
                 Event::EndOfData(end) => {
                     if let Some(next) = self.end_of_data(end, now) {
                         break next;
@@ -406,7 +401,10 @@ impl Session {
             self.content = Content::None;
         }
         let log = &self.site.log;
-        if let Some(reason) = self.server.ended().and_then(|ending| ending.reason()) {
+        // Behind a message nothing is lost.
+        if let Some(reason) = self.server.ended().and_then(|ending| ending.reason())
+            && !self.server.is_behind_message()
+        {
             log.info(format_args!("{reason} after {} from {}", self.server.place(), self.log_name));
         }
         log.info(format_args!("disconnect from {}{}", self.log_name, self.server.counts()));
@@ -452,5 +450,17 @@ impl Dialogue for Shared {
 
     fn lost(&mut self) {
         lock(self).lost();
+    }
+
+    fn take_channel(&mut self) -> Option<Channel> {
+        lock(self).secure.channel.take()
+    }
+
+    fn secured(&mut self, facts: Box<Facts>, now: f64) -> Next {
+        lock(self).secured(facts, now)
+    }
+
+    fn insecure(&mut self, failure: &Failure, now: f64) -> Next {
+        lock(self).insecure(failure, now)
     }
 }

@@ -1,6 +1,7 @@
 //! Dialogues with the server core, each played whole and in pieces.
 
 mod chunks;
+mod starttls;
 mod states;
 
 use super::config::{BareNewline, ServerConfig};
@@ -38,6 +39,8 @@ struct Talk {
     content: Vec<u8>,
     log: Vec<String>,
     logs_early_talk: bool,
+    /// The number of times that TLS has begun.
+    switched: u32,
 }
 
 impl Talk {
@@ -50,6 +53,7 @@ impl Talk {
         Self {
             arriving,
             logs_early_talk,
+            switched: 0,
             server,
             now: 0.0,
             output: String::new(),
@@ -73,6 +77,14 @@ impl Talk {
                     if self.logs_early_talk || !line.starts_with("improper") {
                         self.log.push(line);
                     }
+                    continue;
+                }
+                Event::StartTls => {
+                    self.server.start_tls(self.now);
+                    continue;
+                }
+                Event::Switch => {
+                    self.switched += 1;
                     continue;
                 }
                 Event::Ask(Next::Rcpt | Next::Vrfy) => {
@@ -363,7 +375,7 @@ fn junk_commands_become_errors() {
     let config = ServerConfig { junk_command_limit: 5, hard_error_limit: 10, error_sleep_s: 0.0, ..config() };
     let talk = Talk::play(config, &b"RSET\r\n".repeat(1000), 64);
     assert_eq!(talk.server.ended(), Some(Ending::TooManyErrors));
-    assert_eq!(talk.server.counts(), " rset=15 commands=15");
+    assert_eq!(talk.server.counts(), " rset=16 commands=16");
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! TLS of a session: its channel, and what follows the handshake.
+
+use super::Session;
+use crate::mail::reply::Reply;
+use crate::smtp::server::Next;
+use crate::smtpd::request::Opening;
+use crate::tls::{Channel, Facts, Failure};
+
+/// TLS of a session.
+#[derive(Debug, Default)]
+pub(super) struct Secure {
+    /// For the owner of the socket.
+    pub channel: Option<Channel>,
+    /// The result of the handshake.
+    pub facts: Option<Box<Facts>>,
+    /// The beginning of a session in wrapper mode, after the handshake.
+    pub opening: Option<Opening>,
+}
+
+impl Session {
+    /// Begin: greet the client, or refuse it. In wrapper mode that is after the handshake.
+    pub fn open(&mut self, opening: Opening, now: f64) -> Next {
+        let Some(tls) = self.site.tls.as_ref().filter(|tls| tls.wrapper) else {
+            return self.say_first(&opening, now);
+        };
+        match tls.engines.accept() {
+            Ok(engine) => {
+                self.secure.channel = Some(Channel::new(engine));
+                self.secure.opening = Some(opening);
+                self.server.wrap(now);
+                Next::StartTls
+            }
+            Err(failure) => self.insecure(&failure, now),
+        }
+    }
+
+    fn say_first(&mut self, opening: &Opening, now: f64) -> Next {
+        match opening {
+            Opening::Greet => self.server.greet(now),
+            Opening::Refuse(reply) => self.server.refuse(reply, now),
+            Opening::Dismiss(text) => self.server.dismiss(text, now),
+        }
+        self.poll(now)
+    }
+
+    /// STARTTLS: have a channel for the owner of the socket. Without one the client stays in the clear.
+    pub(super) fn start_tls(&mut self, now: f64) {
+        match self.site.tls.as_ref().map(|tls| tls.engines.accept()) {
+            Some(Ok(engine)) => {
+                self.secure.channel = Some(Channel::new(engine));
+                return self.server.start_tls(now);
+            }
+            Some(Err(failure)) => {
+                for problem in failure.problems {
+                    self.site.log.warning(format_args!("TLS library problem: {problem}"));
+                }
+            }
+            None => {}
+        }
+        self.server.refuse_tls(now);
+    }
+
+    /// The handshake is complete.
+    pub(super) fn secured(&mut self, facts: Box<Facts>, now: f64) -> Next {
+        let mut refusal = None;
+        if let Some(tls) = &self.site.tls {
+            let distrust = facts.client.as_ref().and_then(|certificate| certificate.distrust.as_ref());
+            if tls.logs_untrusted
+                && let Some(distrust) = distrust
+            {
+                self.site.log.info(format_args!("{}", distrust.told_of(&self.log_name)));
+            }
+            if tls.logs {
+                self.site.log.info(format_args!("{}", facts.established_from(&self.log_name)));
+            }
+            if tls.requires_certificate && !facts.client.as_ref().is_some_and(|certificate| certificate.trusted) {
+                let problem = match &facts.client {
+                    Some(_) => "Client certificate not trusted",
+                    None => "No client certificate presented",
+                };
+                self.site.log.info(format_args!("NOQUEUE: abort: TLS from {}: {problem}", self.log_name));
+                let text = format!("{} Error: {problem}", self.site.server.myhostname);
+                refusal = Some(Reply::new(421, [7, 1], text));
+            }
+        }
+        self.secure.facts = Some(facts);
+        self.server.secured(refusal, now);
+        match self.secure.opening.take() {
+            Some(opening) => self.say_first(&opening, now),
+            None => self.poll(now),
+        }
+    }
+
+    /// The handshake, or the channel behind it, has failed.
+    pub(super) fn insecure(&mut self, failure: &Failure, now: f64) -> Next {
+        self.server.insecure(&failure.problems, now);
+        self.poll(now)
+    }
+
+    /// Return the lines about TLS in the Received header.
+    pub(super) fn received_tls(&self) -> String {
+        match (&self.secure.facts, &self.site.tls) {
+            (Some(facts), Some(tls)) if tls.in_received => facts.received(tls.asks_for_certificate),
+            _ => String::new(),
+        }
+    }
+}

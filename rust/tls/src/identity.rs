@@ -1,0 +1,153 @@
+//! Keys and certificates of this side.
+
+use crate::ffi;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::SslContextBuilder;
+use openssl::x509::X509;
+use postillion_core::tls::settings::ServerTls;
+use std::fs;
+
+const BEGIN: &str = "-----BEGIN ";
+/// Maximum octets of a file of keys and certificates.
+const FILE_MAX_OCTETS: u64 = 4 * 1024 * 1024;
+/// In place of a file: the server has no certificate on purpose, so anonymous ciphers only.
+const NONE: &str = "none";
+
+/// A parameter whose value cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The parameter of main.cf.
+    pub parameter: &'static str,
+    /// The text of the error.
+    pub text: String,
+    /// The advice.
+    pub fix: &'static str,
+}
+
+impl Problem {
+    pub(crate) fn new(parameter: &'static str, text: impl Into<String>, fix: &'static str) -> Self {
+        Self { parameter, text: text.into(), fix }
+    }
+}
+
+/// A key, and its certificate with those behind it.
+struct Identity {
+    key: PKey<Private>,
+    chain: Vec<X509>,
+}
+
+/// Load all keys and certificates of a server.
+pub fn load(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<(), Problem> {
+    if !settings.chain_files.is_empty() {
+        const NAME: &str = "smtpd_tls_chain_files";
+        let mut text = String::new();
+        for file in &settings.chain_files {
+            text.push_str(&read(NAME, file)?);
+            text.push('\n');
+        }
+        let identities = identities(NAME, &text)?;
+        return identities.into_iter().try_for_each(|identity| set(context, NAME, NAME, identity));
+    }
+    let files = [&settings.cert_file, &settings.eccert_file, &settings.dcert_file];
+    if files.iter().all(|file| file.trim().is_empty()) {
+        let text = "no certificate is set".to_owned();
+        return Err(Problem::new("smtpd_tls_chain_files", text, "give the files of a key and its chain"));
+    }
+    let pairs = [
+        ("smtpd_tls_cert_file", &settings.cert_file, "smtpd_tls_key_file", &settings.key_file),
+        ("smtpd_tls_eccert_file", &settings.eccert_file, "smtpd_tls_eckey_file", &settings.eckey_file),
+        ("smtpd_tls_dcert_file", &settings.dcert_file, "smtpd_tls_dkey_file", &settings.dkey_file),
+    ];
+    for (cert_name, cert_file, key_name, key_file) in pairs {
+        let (cert_file, key_file) = (cert_file.trim(), key_file.trim());
+        if cert_file.is_empty() || cert_file == NONE {
+            continue;
+        }
+        let chain = certificates(cert_name, &read(cert_name, cert_file)?)?;
+        if chain.is_empty() {
+            return Err(Problem::new(
+                cert_name,
+                format!("{cert_file} has no certificate"),
+                "give a file in PEM format",
+            ));
+        }
+        let key = private_key(&read(key_name, key_file)?);
+        let key =
+            key.map_err(|text| Problem::new(key_name, format!("{key_file}: {text}"), "give a key without a password"))?;
+        set(context, cert_name, key_name, Identity { key, chain })?;
+    }
+    Ok(())
+}
+
+/// Set a key and its certificates. OpenSSL keeps one of each type of key.
+fn set(
+    context: &mut SslContextBuilder,
+    cert: &'static str,
+    key: &'static str,
+    identity: Identity,
+) -> Result<(), Problem> {
+    let Identity { key: private, chain } = identity;
+    let (leaf, others) = chain.split_first().expect("a chain has a certificate");
+    let refused = |errors: openssl::error::ErrorStack| {
+        let reason = errors.errors().first().and_then(|error| error.reason()).unwrap_or("refused by OpenSSL");
+        Problem::new(cert, format!("the certificate cannot be used: {reason}"), "give another certificate")
+    };
+    if !leaf.public_key().is_ok_and(|public| public.public_eq(&private)) {
+        let text = "the key does not match the certificate".to_owned();
+        return Err(Problem::new(key, text, "give the key that the certificate was made for"));
+    }
+    context.set_certificate(leaf).map_err(refused)?;
+    context.set_private_key(&private).map_err(refused)?;
+    others.iter().try_for_each(|other| ffi::add_chain_certificate(context, other)).map_err(refused)
+}
+
+/// Return the keys of a text, each with the certificates behind it.
+fn identities(name: &'static str, text: &str) -> Result<Vec<Identity>, Problem> {
+    let mut found: Vec<Identity> = Vec::new();
+    for block in blocks(text) {
+        let label = block.strip_prefix(BEGIN).and_then(|rest| rest.split("-----").next()).unwrap_or_default();
+        if label.ends_with("PRIVATE KEY") {
+            let key = private_key(block).map_err(|text| Problem::new(name, text, "give a key without a password"))?;
+            found.push(Identity { key, chain: Vec::new() });
+        } else if label.ends_with("CERTIFICATE") {
+            let Some(identity) = found.last_mut() else {
+                return Err(Problem::new(name, "a certificate stands before the first key", "put each key in front"));
+            };
+            identity.chain.extend(certificates(name, block)?);
+        }
+    }
+    if found.is_empty() {
+        return Err(Problem::new(name, "no key is in these files", "give files in PEM format: a key, then its chain"));
+    }
+    if found.iter().any(|identity| identity.chain.is_empty()) {
+        return Err(Problem::new(name, "a key has no certificate behind it", "put its chain behind each key"));
+    }
+    Ok(found)
+}
+
+/// Return the blocks of a PEM text.
+fn blocks(text: &str) -> impl Iterator<Item = &str> {
+    let starts: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();
+    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([text.len()]).collect();
+    starts.into_iter().zip(ends).map(|(start, end)| &text[start..end])
+}
+
+fn certificates(name: &'static str, text: &str) -> Result<Vec<X509>, Problem> {
+    X509::stack_from_pem(text.as_bytes())
+        .map_err(|_| Problem::new(name, "a certificate is malformed", "give a file in PEM format"))
+}
+
+fn private_key(text: &str) -> Result<PKey<Private>, String> {
+    // Without a password OpenSSL would ask for one on the terminal.
+    PKey::private_key_from_pem_callback(text.as_bytes(), |_| Ok(0)).map_err(|_| "no readable key".to_owned())
+}
+
+fn read(name: &'static str, path: &str) -> Result<String, Problem> {
+    let problem = |text: String| Problem::new(name, format!("{path}: {text}"), "give a file that root can read");
+    let facts = fs::metadata(path).map_err(|error| problem(error.to_string()))?;
+    if !facts.is_file() || facts.len() > FILE_MAX_OCTETS {
+        return Err(problem(format!("no file of at most {FILE_MAX_OCTETS} octets")));
+    }
+    let octets = fs::read(path).map_err(|error| problem(error.to_string()))?;
+    Ok(String::from_utf8_lossy(&octets).into_owned())
+}

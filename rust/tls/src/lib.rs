@@ -1,0 +1,33 @@
+//! TLS for Postillion's sessions, by OpenSSL: the engine behind `postillion_core::tls`.
+//!
+//! ```text
+//! server    the context that all sessions of a server share
+//! identity  keys and certificates
+//! session   one end of a connection, in memory
+//! facts     the result of a handshake
+//! verify    the first problem of a client's certificate
+//! ffi       calls that the `openssl` crate does not have: the only unsafe code
+//! ```
+
+mod facts;
+#[expect(unsafe_code, reason = "calls of OpenSSL that the crate does not have")]
+mod ffi;
+mod identity;
+pub mod server;
+mod session;
+mod verify;
+
+use openssl::error::{Error, ErrorStack};
+use postillion_core::tls::Failure;
+
+/// Return the errors of the library, the first one first.
+fn failure(errors: &ErrorStack) -> Failure {
+    Failure { problems: errors.errors().iter().map(text).collect() }
+}
+
+/// Return an error in Postfix's words.
+fn text(error: &Error) -> String {
+    let (library, reason) = (error.library().unwrap_or_default(), error.reason().unwrap_or_default());
+    let data = error.data().unwrap_or_default();
+    format!("error:{:08X}:{library}::{reason}:{}:{}:{data}", error.code(), error.file(), error.line())
+}

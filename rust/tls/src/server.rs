@@ -1,0 +1,154 @@
+//! The context that all sessions of a server share.
+
+use crate::identity;
+pub use crate::identity::Problem;
+use crate::session::Session;
+use crate::{failure, ffi, verify};
+use openssl::error::ErrorStack;
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
+};
+use openssl::x509::X509Name;
+use postillion_core::tls::protocols::{Protocols, VERSIONS, Version};
+use postillion_core::tls::settings::{Level, ServerTls};
+use postillion_core::tls::{Engine, Engines, Failure};
+use std::path::Path;
+
+/// Sessions are resumed by servers of this name alone.
+const SESSION_ID_CONTEXT: &[u8] = b"postillion/smtpd";
+/// The curves that `DEFAULT` stands for.
+const DEFAULT_CURVES: [&str; 5] = ["X25519", "P-256", "X448", "P-521", "P-384"];
+const DEFAULT: &str = "DEFAULT";
+/// The bits that turn off a version of its own.
+const OPTIONS: [(Version, SslOptions); 5] = [
+    (0x0300, SslOptions::NO_SSLV3),
+    (0x0301, SslOptions::NO_TLSV1),
+    (0x0302, SslOptions::NO_TLSV1_1),
+    (0x0303, SslOptions::NO_TLSV1_2),
+    (0x0304, SslOptions::NO_TLSV1_3),
+];
+
+/// The server's side of all its TLS connections.
+pub struct Server {
+    context: SslContext,
+    /// Problems that do not keep the server from its work.
+    pub warnings: Vec<String>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Return the context of these parameters, with all files read. Errors: the parameter that cannot be used.
+    pub fn new(settings: &ServerTls) -> Result<Self, Problem> {
+        let refused = |errors: ErrorStack| {
+            let text = format!("OpenSSL refuses: {errors}");
+            Problem::new("smtpd_tls_security_level", text, "look at the settings of OpenSSL (openssl.cnf)")
+        };
+        let mut context = SslContext::builder(SslMethod::tls_server()).map_err(refused)?;
+        // The cipher list says what is allowed.
+        context.set_security_level(0);
+        context
+            .set_mode(SslMode::RELEASE_BUFFERS | SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER);
+        context.set_options(SslOptions::ALL | SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION);
+        if settings.preempt_cipherlist {
+            context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+        }
+        // A ticket has all of a session: nothing is kept here.
+        context.set_session_cache_mode(SslSessionCacheMode::OFF);
+        context.set_session_id_context(SESSION_ID_CONTEXT).map_err(refused)?;
+        allow(&mut context, settings.allowed_protocols());
+        let list = settings.cipher_list();
+        context.set_cipher_list(&list).map_err(|_| {
+            let text = format!("no cipher of OpenSSL is in the list \"{list}\"");
+            let is_required = settings.level() == Level::Encrypt;
+            let parameter = if is_required { "smtpd_tls_mandatory_ciphers" } else { "smtpd_tls_ciphers" };
+            Problem::new(parameter, text, "exclude less")
+        })?;
+        ffi::choose_dh_parameters(&mut context);
+        let warnings = set_curves(&mut context, &settings.curves());
+        identity::load(&mut context, settings)?;
+        ask_for_certificate(&mut context, settings)?;
+        Ok(Self { context: context.build(), warnings })
+    }
+}
+
+impl Engines for Server {
+    fn accept(&self) -> Result<Box<dyn Engine>, Failure> {
+        let ssl = Ssl::new(&self.context).map_err(|errors| failure(&errors))?;
+        Ok(Box::new(Session::new(ssl).map_err(|errors| failure(&errors))?))
+    }
+}
+
+fn allow(context: &mut SslContextBuilder, protocols: &Protocols) {
+    for (version, option) in OPTIONS {
+        if !protocols.allows(version) {
+            context.set_options(option);
+        }
+    }
+    // The library's own limits, such as those of openssl.cnf, do not count: the parameters are complete.
+    let allowed = || VERSIONS.iter().map(|(_, version)| *version).filter(|version| protocols.allows(*version));
+    let _ = context.set_min_proto_version(allowed().next().and_then(of_library));
+    let _ = context.set_max_proto_version(None);
+}
+
+fn of_library(version: Version) -> Option<SslVersion> {
+    match version {
+        0x0301 => Some(SslVersion::TLS1),
+        0x0302 => Some(SslVersion::TLS1_1),
+        0x0303 => Some(SslVersion::TLS1_2),
+        0x0304 => Some(SslVersion::TLS1_3),
+        _ => None,
+    }
+}
+
+/// Set the curves that the library has; return a warning for each other one.
+fn set_curves(context: &mut SslContextBuilder, wanted: &[&str]) -> Vec<String> {
+    let (mut names, mut warnings) = (Vec::new(), Vec::new());
+    for word in wanted {
+        let name = word.trim_start_matches('?');
+        if name == DEFAULT {
+            names.extend(DEFAULT_CURVES);
+        } else if context.set_groups_list(name).is_ok() {
+            names.push(name);
+        } else if name == *word {
+            warnings.push(format!("tls_eecdh_auto_curves: OpenSSL does not have \"{name}\": it is left out"));
+        }
+    }
+    if names.is_empty() {
+        names.extend(DEFAULT_CURVES);
+    }
+    if let Err(errors) = context.set_groups_list(&names.join(":")) {
+        warnings.push(format!("tls_eecdh_auto_curves: OpenSSL refuses them: {errors}"));
+    }
+    warnings
+}
+
+fn ask_for_certificate(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<(), Problem> {
+    if !settings.asks_for_certificate() {
+        return Ok(());
+    }
+    let (file, path) = (settings.ca_file.trim(), settings.ca_path.trim());
+    let given = |text: &'static str, value: &str| {
+        Problem::new(text, format!("{value}: no authorities are there"), "give a file in PEM format")
+    };
+    if !file.is_empty() {
+        context.load_verify_locations(Some(Path::new(file)), None).map_err(|_| given("smtpd_tls_CAfile", file))?;
+        let names = X509Name::load_client_ca_file(file).map_err(|_| given("smtpd_tls_CAfile", file))?;
+        context.set_client_ca_list(names);
+    }
+    if !path.is_empty() {
+        context.load_verify_locations(None, Some(Path::new(path))).map_err(|_| given("smtpd_tls_CApath", path))?;
+    }
+    if settings.append_default_ca {
+        context.set_default_verify_paths().map_err(|_| given("tls_append_default_CA", "yes"))?;
+    }
+    // As in Postfix: 0 still allows one authority between the client and the trusted one.
+    let limit = settings.ccert_verifydepth.saturating_add(1);
+    context.set_verify_depth(limit);
+    context.set_verify_callback(SslVerifyMode::PEER, move |is_good, store| verify::note(is_good, store, limit));
+    Ok(())
+}
