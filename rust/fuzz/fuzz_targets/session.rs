@@ -21,6 +21,7 @@ use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtpd::accepted::Accepted;
 use postillion_core::smtpd::flow::Flow;
 use postillion_core::smtpd::listing::{Listing, RecipientTables};
+use postillion_core::smtpd::request::Opening;
 use postillion_core::smtpd::session::{Memory, Session};
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
 use postillion_fuzz::{Choices, assert_wire_form, bit, splits};
@@ -174,7 +175,6 @@ fn rules(choices: &mut Choices<'_>) -> Rules {
     Rules {
         server: Arc::new(server),
         cleanup: Arc::new(cleanup),
-        tls: None,
         asks_data: bit(flags, 0),
         asks_content: bit(flags, 1),
         alone: bit(flags, 2),
@@ -284,6 +284,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
             rewrites_for_users: rules.names_users,
             ..SiteSettings::default()
         },
+        tls: None,
         asks_data: rules.asks_data,
         asks_content: rules.asks_content,
         log: Arc::clone(&log),
@@ -310,7 +311,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
     let memory = rules.remembers.then_some(Memory { accepted, group: 1 });
     let session = Session::new(site, client, memory, 1, 0.0);
     let mut owner = Owner { rules, session, queue, accepted: vec![], heard };
-    let next = owner.session.greet(0.0);
+    let next = owner.session.open(Opening::Greet, 0.0);
     owner.run(next);
     for piece in pieces {
         let next = owner.session.receive(piece, 0.0);

@@ -94,6 +94,7 @@ fn run(server: &mut Server, arriving: &mut Vec<u8>, heard: &mut Heard) {
         let event = server.next_event(|bytes| arriving.extend_from_slice(bytes));
         let reply = match event {
             Event::Idle => break,
+            Event::StartTls | Event::Switch => unreachable!("the site has no TLS"),
             Event::Log(_, line) => {
                 if !line.starts_with("improper") {
                     heard.log.push(line);
