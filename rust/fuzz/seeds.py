@@ -59,6 +59,13 @@ SESSION_SETTINGS = (b"\0\0\0\3", b"\2\0\3\5", b"\x2b\7\2\1", b"\4\4\1\2", b"\x18
 """For targets/session: questions, an owner alone, a queue that fails, limits, a remembered domain, the split."""
 
 
+def _starttls() -> Iterator[bytes]:
+    """Return the client's part of each transcript inside TLS, behind octets that came too early."""
+    before, early = b"EHLO a", b"NOOP\r\nMAIL FROM:<a@example.org>\r\n"
+    for flags, said in zip(itertools.cycle(b"\0\1\2\7"), _client_words()):
+        yield bytes((flags, len(said) % 256, len(before), len(early))) + before + early + said
+
+
 def _session() -> Iterator[bytes]:
     yield from (settings + words for settings, words in itertools.product(SESSION_SETTINGS, _client_words()))
     begin = b"EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<r@b.c>\r\nRCPT TO:<bad@b.c>\r\nDATA\r\n"
@@ -392,6 +399,7 @@ def _dns() -> Iterator[bytes]:
 
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "smtp_server": _server,
+    "starttls": _starttls,
     "session": _session,
     "intake": _intake,
     "smtp_client": _client,
