@@ -169,8 +169,6 @@ NOT_FOUND = "Host or domain name not found. Name service error for name={} type=
         ("mine.test", "5.4.6", "mail for mine.test loops back to myself"),
         ("[myself.test]", "5.4.6", "mail for myself.test loops back to myself"),
         ("second.test", "4.4.4", "unable to find primary relay for second.test"),
-        ("a..b", "5.4.4", "Name service error for a..b: invalid host or domain name"),
-        (f"{'x' * 64}.test", "5.4.4", f"Name service error for {'x' * 64}.test: invalid host or domain name"),
     ],
 )
 async def test_failed_lookup_has_dsn_and_reason(name_server: int, nexthop: str, dsn: str, text: str) -> None:
