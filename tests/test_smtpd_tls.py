@@ -72,7 +72,7 @@ def site(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
     made = tls_site(
         tmp_path_factory.mktemp("site"),
         keys,
-        smtpd_starttls_timeout="1s",
+        smtpd_starttls_timeout="5s",
         smtpd_client_connection_count_limit="0",
         default_process_limit="1000",
         smtpd_junk_command_limit="100000",
