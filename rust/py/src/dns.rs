@@ -18,7 +18,7 @@ pub struct Stub {
     inner: Resolver,
 }
 
-/// An answer in Python: a word, and what belongs to it.
+/// An answer in Python: its kind, records or reason, time to live, and whether it is secure.
 type AnswerTuple<'py> = (&'static str, Bound<'py, PyAny>, f64, bool);
 
 #[pymethods]
@@ -28,7 +28,7 @@ impl Stub {
         *, resolv_conf=None, nameservers=None, port=53, timeout_s=None, questions_max=None, waiting_max=None,
         answers_max=None, octets_max=None
     ))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "limits, all by keyword")]
     fn new(
         resolv_conf: Option<PathBuf>,
         nameservers: Option<Vec<IpAddr>>,

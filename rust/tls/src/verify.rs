@@ -9,7 +9,7 @@ use postillion_core::tls::facts::Distrust;
 use std::fmt::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The problem of the certificate that is nearest to the client's: its distance, and what it is.
+/// The problem of the certificate that is nearest to the client's, with its distance.
 type Note = Mutex<Option<(u32, Distrust)>>;
 
 static INDEX: OnceLock<Index<Ssl, Note>> = OnceLock::new();

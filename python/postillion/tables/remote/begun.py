@@ -30,7 +30,7 @@ class Begun:
         self._told(value)
 
     def give_up(self) -> None:
-        """Make the lookup anew by `ask`, which knows other servers, and what a failure means."""
+        """Make the lookup anew by `ask`, which tries other servers and reports a failure."""
         task = asyncio.get_running_loop().create_task(self._make(), name=f"lookup of {self._key}")
         _anew.add(task)
         task.add_done_callback(_anew.discard)

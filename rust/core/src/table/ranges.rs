@@ -95,7 +95,7 @@ bits!(u128, 128);
 /// A range of addresses, both ends included.
 pub type Range<A> = (A, A);
 
-/// The start of a range, and what holds for it.
+/// The start of a range, with its length and its result.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry<A: Bits> {
     start: A::Octets,

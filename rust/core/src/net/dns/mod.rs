@@ -7,7 +7,7 @@
 //! cache        answers for their time to live
 //! resolv_conf  resolv.conf(5)
 //! pending      a question that waits for its answer
-//! stub         the machine: which server is asked when, and what its reply means
+//! stub         the machine: the choice of servers, and the meaning of their replies
 //! sockets      its sockets
 //! ```
 //!

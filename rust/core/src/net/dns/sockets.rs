@@ -234,7 +234,7 @@ impl Stream {
     }
 }
 
-/// resolv.conf, and what was last seen of it.
+/// resolv.conf, with its state at the last check.
 struct ConfFile {
     path: PathBuf,
     /// Inode, size and time of the last change.

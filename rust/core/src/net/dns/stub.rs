@@ -1,4 +1,4 @@
-//! The machine of the stub resolver: which server is asked when, and what its reply means.
+//! The machine of the stub resolver: the choice of servers, and the meaning of their replies.
 //!
 //! `ask` answers from the cache, or returns the number of an open question; the same question has the same number. The
 //! owner takes the output, opens a fresh socket for each `Send`, gives what it receives, and calls `timeout` in time.

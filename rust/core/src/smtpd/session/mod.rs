@@ -7,7 +7,7 @@
 //! ```text
 //! recipient   the recipient in question, when it needs no question to the owner
 //! message     a message on its way through cleanup into the journal
-//! secure      TLS: its channel, and what follows the handshake
+//! secure      TLS: its channel, and the steps behind the handshake
 //! ```
 
 mod message;

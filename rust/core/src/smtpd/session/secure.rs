@@ -1,4 +1,4 @@
-//! TLS of a session: its channel, and what follows the handshake.
+//! TLS of a session: its channel, and the steps behind the handshake.
 
 use super::Session;
 use crate::mail::reply::Reply;

@@ -28,7 +28,7 @@ pub struct Reader {
     values: Values,
     /// The open blocks: the line of each `if`, and the addresses that it leaves.
     blocks: Vec<(usize, Scope)>,
-    /// The numbers of lines, and what is wrong with them.
+    /// The problems, each with the number of its line.
     pub problems: Vec<(usize, String)>,
     /// Why the table cannot be used.
     failure: Option<String>,

@@ -1,4 +1,4 @@
-//! STARTTLS: what works before and behind it, and what it forgets.
+//! STARTTLS: the commands before and behind it, and the state that it clears.
 
 use super::super::config::ServerConfig;
 use super::super::{Ending, Event, Mode, Server};
