@@ -4,10 +4,12 @@
 //! reactor     all sockets of a process: readiness, and events for their owner
 //! connection  one socket: input for its dialogue, output of the dialogue
 //! dns         a stub resolver with sockets of its own
+//! ready       the sockets of a poller that are ready now
 //! ```
 
 mod connection;
 pub mod dns;
 pub mod reactor;
+mod ready;
 
 pub use connection::Dialogue;

@@ -4,8 +4,8 @@
 //! returns the questions to the owner: a batch of connections costs one call. Only `wait` blocks.
 
 use super::connection::{BLOCKED_OCTETS, Connection, Dialogue, Heard};
+use super::ready::ready;
 use crate::slab::Slab;
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -279,11 +279,8 @@ impl<D: Dialogue> Reactor<D> {
         self.take_pending(happened);
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
         for _ in 0..POLLS_MAX {
-            events.clear();
-            match epoll::wait(&self.poller, spare_capacity(&mut events), Some(&Timespec::default())) {
-                Ok(0) | Err(Errno::INTR) => break,
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
+            if !ready(&self.poller, &mut events)? {
+                break;
             }
             let questions = happened.len();
             for event in &events {

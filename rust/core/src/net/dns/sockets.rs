@@ -6,8 +6,7 @@
 use super::answer::{Answer, Question};
 use super::resolv_conf::{FILE_MAX_OCTETS, ResolvConf, Search};
 use super::stub::{Asked, Ids, Limits, Output, Stub};
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
+use crate::net::ready::ready;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -113,11 +112,8 @@ impl Resolver {
     pub fn poll(&mut self, now: f64) -> io::Result<Vec<(u64, Answer)>> {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
         for _ in 0..POLLS_MAX {
-            events.clear();
-            match epoll::wait(&self.poller, spare_capacity(&mut events), Some(&Timespec::default())) {
-                Ok(0) | Err(Errno::INTR) => break,
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
+            if !ready(&self.poller, &mut events)? {
+                break;
             }
             for event in &events {
                 self.serve(event.data.u64(), now);
