@@ -60,7 +60,7 @@ impl Server {
         // A ticket has all of a session: nothing is kept here.
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         context.set_session_id_context(SESSION_ID_CONTEXT).map_err(refused)?;
-        allow(&mut context, settings.allowed_protocols());
+        allow(&mut context, settings.allowed_protocols()).map_err(refused)?;
         let list = settings.cipher_list();
         context.set_cipher_list(&list).map_err(|_| {
             let text = format!("no cipher of OpenSSL is in the list \"{list}\"");
@@ -83,16 +83,16 @@ impl Engines for Server {
     }
 }
 
-fn allow(context: &mut SslContextBuilder, protocols: &Protocols) {
+fn allow(context: &mut SslContextBuilder, protocols: &Protocols) -> Result<(), ErrorStack> {
     for (version, option) in OPTIONS {
         if !protocols.allows(version) {
             context.set_options(option);
         }
     }
     // The library's own limits, such as those of openssl.cnf, do not count: the parameters are complete.
-    let allowed = || VERSIONS.iter().map(|(_, version)| *version).filter(|version| protocols.allows(*version));
-    let _ = context.set_min_proto_version(allowed().next().and_then(of_library));
-    let _ = context.set_max_proto_version(None);
+    let lowest = VERSIONS.iter().map(|(_, version)| *version).find(|version| protocols.allows(*version));
+    context.set_min_proto_version(lowest.and_then(of_library))?;
+    context.set_max_proto_version(None)
 }
 
 fn of_library(version: Version) -> Option<SslVersion> {

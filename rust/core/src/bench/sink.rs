@@ -133,7 +133,7 @@ impl Sink {
                 Event::Idle => return Next::Idle,
                 Event::Log(..) | Event::Switch => Next::Idle,
                 Event::StartTls => {
-                    self.server.refuse_tls(0.0);
+                    self.server.refuse_tls(&[], 0.0);
                     Next::Idle
                 }
                 Event::Ask(Next::Rcpt) => {

@@ -71,11 +71,6 @@ impl Channel {
         }
     }
 
-    /// Whether the handshake is not complete yet.
-    pub fn is_shaking(&self) -> bool {
-        self.state == State::Handshake
-    }
-
     /// Tell the peer that nothing follows.
     pub fn close(&mut self) {
         if self.state == State::Open {

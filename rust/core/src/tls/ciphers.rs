@@ -1,5 +1,6 @@
 //! Cipher grades and the exclusions from them: the cipher list in OpenSSL's syntax (postconf(5), smtpd_tls_ciphers).
 
+use super::words;
 use crate::settings;
 use crate::settings::{Source, Value};
 
@@ -54,9 +55,8 @@ pub struct Exclusions {
 impl Value for Exclusions {
     fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
         let text = source.text(name)?;
-        let words = text.split([' ', '\t', '\r', '\n', ',', ':']).filter(|word| !word.is_empty());
         let mut found = Self::default();
-        for word in words {
+        for word in words(&text) {
             if word.starts_with(['!', '+', '-', '@']) {
                 return Err(source.bad(name, word, "give names of ciphers without !, +, - and @"));
             }

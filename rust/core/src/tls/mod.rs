@@ -21,3 +21,8 @@ pub mod testing;
 pub use channel::{Channel, Heard};
 pub use engine::{Engine, Engines, Failure};
 pub use facts::Facts;
+
+/// Return the words of a list: blanks, commas and colons separate them.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', '\t', '\r', '\n', ',', ':']).filter(|word| !word.is_empty())
+}

@@ -1,5 +1,6 @@
 //! Lists of TLS versions: `>=TLSv1.2`, `<=TLSv1.3`, `!SSLv3`, `TLSv1.2` (postconf(5), smtpd_tls_protocols).
 
+use super::words;
 use crate::settings::{Source, Value};
 
 /// A version as on the wire: 0x0303 for TLS 1.2.
@@ -32,7 +33,7 @@ impl Protocols {
     /// `!NAME` excludes a version. Names without `!` exclude all others. `>=` and `<=` take a name or hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut found, mut included) = (Self::default(), Vec::new());
-        for word in text.split([' ', '\t', '\r', '\n', ',', ':']).filter(|word| !word.is_empty()) {
+        for word in words(text) {
             let bad = || word.to_owned();
             if let Some(version) = word.strip_prefix(">=") {
                 found.min = Some(bound(version).ok_or_else(bad)?);

@@ -2,6 +2,7 @@
 
 use super::ciphers::{Exclusions, Grade, Lists};
 use super::protocols::Protocols;
+use super::words;
 use crate::settings;
 use crate::settings::{Source, Value};
 
@@ -117,7 +118,7 @@ impl ServerTls {
     /// Return the curves of the key exchange, best first; none for those of the library. A `?` in front: it may be unknown
     /// to the library.
     pub fn curves(&self) -> Vec<&str> {
-        self.eecdh_auto_curves.split([' ', '\t', '\r', '\n', ',', ':', '/']).filter(|word| !word.is_empty()).collect()
+        words(&self.eecdh_auto_curves).flat_map(|word| word.split('/')).filter(|word| !word.is_empty()).collect()
     }
 }
 

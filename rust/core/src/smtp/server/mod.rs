@@ -495,12 +495,17 @@ impl Server {
         }
     }
 
-    /// Return the same for a Received header, with an `S` for TLS.
-    pub fn received_protocol(&self) -> &'static str {
-        match (self.protocol(), self.secured) {
-            ("ESMTPA", true) => "ESMTPSA",
-            ("ESMTP", true) => "ESMTPS",
-            (protocol, _) => protocol,
+    /// Return the same for a Received header: `S` for TLS, and another word for a message with SMTPUTF8 (RFC 6531 §4.3).
+    pub fn received_protocol(&self, smtputf8: bool) -> &'static str {
+        let is_user = self.identity.is_some();
+        match (smtputf8, self.esmtp, self.secured, is_user) {
+            (true, _, false, false) => "UTF8SMTP",
+            (true, _, false, true) => "UTF8SMTPA",
+            (true, _, true, false) => "UTF8SMTPS",
+            (true, _, true, true) => "UTF8SMTPSA",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, true, true) => "ESMTPSA",
+            (false, _, _, _) => self.protocol(),
         }
     }
 

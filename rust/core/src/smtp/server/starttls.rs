@@ -54,9 +54,10 @@ impl Server {
         self.deadline = now + self.config.starttls_timeout_s;
     }
 
-    /// The owner has no TLS now.
-    pub fn refuse_tls(&mut self, now: f64) {
+    /// The owner has no TLS now, for these problems.
+    pub fn refuse_tls(&mut self, problems: &[String], now: f64) {
         self.now = now;
+        self.log_problems(problems);
         self.mode = Mode::Command;
         self.answer(Verb::Starttls, Reply::new(454, [7, 0], "TLS not available due to local problem"));
     }
@@ -92,10 +93,13 @@ impl Server {
         if let Mode::Handshake(_) = self.mode {
             self.log_handshake(if problems.is_empty() { "lost connection" } else { "-1" });
         }
-        for problem in problems {
-            self.log.push_back((Severity::Warning, format!("TLS library problem: {problem}")));
-        }
+        self.log_problems(problems);
         self.close(Ending::Lost);
+    }
+
+    fn log_problems(&mut self, problems: &[String]) {
+        let lines = problems.iter().map(|problem| (Severity::Warning, format!("TLS library problem: {problem}")));
+        self.log.extend(lines);
     }
 
     pub(super) fn log_handshake(&mut self, problem: &str) {

@@ -151,13 +151,7 @@ impl Session {
         let client = &self.client;
         let helo = self.server.helo().unwrap_or(&client.name);
         let identity = self.server.identity();
-        let protocol = match (transaction.mail.smtputf8, self.server.is_secured(), identity) {
-            (true, false, Some(_)) => "UTF8SMTPA",
-            (true, false, None) => "UTF8SMTP",
-            (true, true, Some(_)) => "UTF8SMTPSA",
-            (true, true, None) => "UTF8SMTPS",
-            (false, _, _) => self.server.received_protocol(),
-        };
+        let protocol = self.server.received_protocol(transaction.mail.smtputf8);
         let user = identity.filter(|_| self.site.settings.names_users);
         let user = user.map(|identity| format!("\n\t(Authenticated sender: {})", identity.user)).unwrap_or_default();
         let date = self.site.cleanup.date(wall_now_us);

@@ -48,16 +48,11 @@ impl Session {
         match self.site.tls.as_ref().map(|tls| tls.engines.accept()) {
             Some(Ok(engine)) => {
                 self.secure.channel = Some(Channel::new(engine));
-                return self.server.start_tls(now);
+                self.server.start_tls(now);
             }
-            Some(Err(failure)) => {
-                for problem in failure.problems {
-                    self.site.log.warning(format_args!("TLS library problem: {problem}"));
-                }
-            }
-            None => {}
+            Some(Err(failure)) => self.server.refuse_tls(&failure.problems, now),
+            None => self.server.refuse_tls(&[], now),
         }
-        self.server.refuse_tls(now);
     }
 
     /// The handshake is complete.

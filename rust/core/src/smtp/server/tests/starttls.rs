@@ -138,9 +138,9 @@ fn the_dialogue_begins_anew_behind_the_handshake() {
     assert!(server.is_secured() && server.helo().is_none() && server.identity().is_none());
     assert!(server.transaction().is_none() && !server.is_extended());
     assert_eq!(answer(&mut talk, "EHLO a"), ehlo.replace("250-STARTTLS\r\n", ""));
-    assert_eq!((talk.server.protocol(), talk.server.received_protocol()), ("ESMTP", "ESMTPS"));
+    assert_eq!((talk.server.protocol(), talk.server.received_protocol(false)), ("ESMTP", "ESMTPS"));
     answer(&mut talk, "AUTH PLAIN right");
-    assert_eq!(talk.server.received_protocol(), "ESMTPSA");
+    assert_eq!(talk.server.received_protocol(false), "ESMTPSA");
     answer(&mut talk, "HELO a");
     assert_eq!(talk.server.counts(), " helo=1 ehlo=2 starttls=1 auth=2 mail=1 rcpt=1 commands=8");
 }
@@ -150,7 +150,7 @@ fn helo_behind_the_handshake_has_no_name_for_tls() {
     let mut talk = talk(Level::May);
     secure(&mut talk);
     answer(&mut talk, "HELO a");
-    assert_eq!(talk.server.received_protocol(), "SMTP");
+    assert_eq!(talk.server.received_protocol(false), "SMTP");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_client_goes_on_in_the_clear_where_the_library_fails() {
     server.take_output();
     server.receive(b"STARTTLS\r\n", 0.0);
     assert_eq!(server.next_event(|_| ()), Event::StartTls);
-    server.refuse_tls(0.0);
+    server.refuse_tls(&[], 0.0);
     assert_eq!(server.next_event(|_| ()), Event::Idle);
     assert_eq!(server.take_output().unwrap(), b"454 4.7.0 TLS not available due to local problem\r\n");
     assert!(!server.is_secured() && matches!(server.mode, Mode::Command));
