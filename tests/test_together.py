@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import pytest
@@ -101,10 +101,24 @@ class Counted:
             return await self.begin(keys)[1]
 
 
-async def test_lookups_that_begin_together_have_the_answers_of_single_ones(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+class Opened(Protocol):
+    """Open the table with this query."""
+
+    def __call__(self, query: str, more: str = "", *, limit_s: float = 60.0) -> Counted: ...
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres) -> Opened:
+    """Return a way to open a table of the running server. The test closes it."""
+
+    def opened(query: str, more: str = "", *, limit_s: float = 60.0) -> Counted:
+        return Counted(monkeypatch, tmp_path / "t.cf", postgres.file(query, more), limit_s)
+
+    return opened
+
+
+async def test_lookups_that_begin_together_have_the_answers_of_single_ones(opened: Opened) -> None:
+    counted = opened(PLAIN)
     # Without a connection, each lookup makes its own.
     first = await counted.answers(KEYS)
     assert sorted(counted.alone) == sorted(KEYS)
@@ -117,10 +131,8 @@ async def test_lookups_that_begin_together_have_the_answers_of_single_ones(
     await counted.table.close()
 
 
-async def test_lookups_of_different_messages_share_a_connection(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN + ";"))
+async def test_lookups_of_different_messages_share_a_connection(opened: Opened) -> None:
+    counted = opened(PLAIN + ";")
     await counted.connect()
     begun = [counted.begin([key])[1] for key in ("plain", "absent", "alice@example.org")]
     async with asyncio.timeout(60):
@@ -130,11 +142,9 @@ async def test_lookups_of_different_messages_share_a_connection(
     await counted.table.close()
 
 
-async def test_a_query_that_fails_takes_no_other_lookup_along(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
+async def test_a_query_that_fails_takes_no_other_lookup_along(opened: Opened) -> None:
     query = "SELECT 'got %s' WHERE 1 / (CASE '%s' WHEN 'bad@example.org' THEN 0 ELSE 1 END) = 1"
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(query))
+    counted = opened(query)
     await counted.connect()
     keys = ["a@example.org", "bad@example.org", "b@example.org"]
     found = await counted.answers(keys)
@@ -152,12 +162,10 @@ async def test_a_query_that_fails_takes_no_other_lookup_along(
 
 
 @pytest.mark.parametrize("fails", ["at once", "at the end of the transaction"])
-async def test_writes_of_a_query_stay_when_another_one_fails(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres, fails: str
-) -> None:
+async def test_writes_of_a_query_stay_when_another_one_fails(opened: Opened, postgres: Postgres, fails: str) -> None:
     deferred = "" if fails == "at once" else " DEFERRABLE INITIALLY DEFERRED"
     postgres.sql(f"DROP TABLE IF EXISTS seen; CREATE TABLE seen (k TEXT, UNIQUE (k){deferred});")
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file("INSERT INTO seen VALUES ('%s') RETURNING k"))
+    counted = opened("INSERT INTO seen VALUES ('%s') RETURNING k")
     await counted.connect()
     found = await counted.answers(["a", "b", "a", "c"])
     assert counted.exchanges == [4]
@@ -169,12 +177,10 @@ async def test_writes_of_a_query_stay_when_another_one_fails(
 
 
 @pytest.mark.parametrize("direction", ["TO STDOUT", "FROM STDIN"])
-async def test_copy_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres, direction: str
-) -> None:
+async def test_copy_is_a_failure(opened: Opened, direction: str) -> None:
     what = "(SELECT '%s')" if direction == "TO STDOUT" else "aliases"
     query = f"COPY {what} {direction} /* %s */"
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(query))
+    counted = opened(query)
     await counted.connect()
     found = await counted.answers(["a", "b"])
     assert counted.exchanges == [2]
@@ -183,10 +189,8 @@ async def test_copy_is_a_failure(
     await counted.table.close()
 
 
-async def test_a_query_that_cannot_be_made_fails_by_itself(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file("SELECT '€%s'", "encoding = LATIN1\n"))
+async def test_a_query_that_cannot_be_made_fails_by_itself(opened: Opened) -> None:
+    counted = opened("SELECT '€%s'", "encoding = LATIN1\n")
     for _ in range(2 * LINKS_MAX):
         await counted.connect()
         assert [kind for kind, _ in await counted.answers(["a", "b"])] == ["failed", "failed"]
@@ -195,15 +199,13 @@ async def test_a_query_that_cannot_be_made_fails_by_itself(
         await counted.table.close()
 
 
-async def test_an_error_behind_one_lookup_leaves_the_others_their_answers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
+async def test_an_error_behind_one_lookup_leaves_the_others_their_answers(opened: Opened) -> None:
     def fail(_: list[Answer] | Exception) -> None:
         raise ValueError("a bug")
 
     errors: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+    counted = opened(PLAIN)
     await counted.connect()
     MessageLookups().begin([(answers.number(counted.table), b"plain")], fail)
     assert await counted.answers(["plain"]) == [("found", b"plain-value")]
@@ -212,10 +214,8 @@ async def test_an_error_behind_one_lookup_leaves_the_others_their_answers(
     await counted.table.close()
 
 
-async def test_a_lookup_that_is_made_again_counts_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+async def test_a_lookup_that_is_made_again_counts_once(monkeypatch: pytest.MonkeyPatch, opened: Opened) -> None:
+    counted = opened(PLAIN)
     monkeypatch.setattr(table, "WAITING_MAX", len(KEYS))
     # Without a connection, all are made again.
     assert all(kind != "failed" for kind, _ in await counted.answers(KEYS))
@@ -223,10 +223,8 @@ async def test_a_lookup_that_is_made_again_counts_once(
     await counted.table.close()
 
 
-async def test_a_slow_lookup_delays_the_others_for_a_limited_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(WAITS), limit_s=0.2)
+async def test_a_slow_lookup_delays_the_others_for_a_limited_time(opened: Opened, postgres: Postgres) -> None:
+    counted = opened(WAITS, limit_s=0.2)
     await counted.connect()
     with locked(postgres):
         _, slow = counted.begin([SLOW])
@@ -242,10 +240,8 @@ async def test_a_slow_lookup_delays_the_others_for_a_limited_time(
     await counted.table.close()
 
 
-async def test_a_slow_table_gets_each_lookup_by_itself(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+async def test_a_slow_table_gets_each_lookup_by_itself(monkeypatch: pytest.MonkeyPatch, opened: Opened) -> None:
+    counted = opened(PLAIN)
     await counted.connect()
     monkeypatch.setattr(together, "SLOW_S", 0.0)
     await counted.answers(["plain"])
@@ -261,10 +257,8 @@ async def test_a_slow_table_gets_each_lookup_by_itself(
     await counted.table.close()
 
 
-async def test_a_connection_that_ends_under_way_loses_no_lookup(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(WAITS))
+async def test_a_connection_that_ends_under_way_loses_no_lookup(opened: Opened, postgres: Postgres) -> None:
+    counted = opened(WAITS)
     await counted.connect()
     with locked(postgres) as other:
         _, told = counted.begin([SLOW, "a@example.org"])
@@ -277,10 +271,8 @@ async def test_a_connection_that_ends_under_way_loses_no_lookup(
     await counted.table.close()
 
 
-async def test_a_client_that_leaves_leaves_the_connection_to_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+async def test_a_client_that_leaves_leaves_the_connection_to_others(opened: Opened) -> None:
+    counted = opened(PLAIN)
     await counted.connect()
     batch, told = counted.begin(["plain"])
     _, other = counted.begin(["alice@example.org"])
@@ -293,10 +285,8 @@ async def test_a_client_that_leaves_leaves_the_connection_to_others(
     await counted.table.close()
 
 
-async def test_a_table_closes_after_its_lookups(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file(PLAIN))
+async def test_a_table_closes_after_its_lookups(opened: Opened) -> None:
+    counted = opened(PLAIN)
     await counted.connect()
     _, told = counted.begin(["plain"])
     async with asyncio.timeout(60):
@@ -304,10 +294,8 @@ async def test_a_table_closes_after_its_lookups(
     assert told.result() == [("found", b"plain-value")]
 
 
-async def test_a_query_of_several_commands_is_not_shared(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: Postgres
-) -> None:
-    counted = Counted(monkeypatch, tmp_path / "t.cf", postgres.file("SELECT 'x'; SELECT '%s'"))
+async def test_a_query_of_several_commands_is_not_shared(opened: Opened) -> None:
+    counted = opened("SELECT 'x'; SELECT '%s'")
     await counted.connect()
     assert await counted.answers(["a", "b"]) == [("found", b"x"), ("found", b"x")]
     assert (counted.exchanges, counted.alone) == ([], ["a", "b"])
