@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -206,10 +207,22 @@ def test_one_bad_change_of_several_changes_nothing(etc: Path) -> None:
     assert (etc / "master.cf").read_text() == MASTER_CF
 
 
-def test_option_without_counterpart_is_refused_in_one_line(etc: Path) -> None:
-    result = ours(etc, "-T", "run-version")
-    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert "-T is not implemented" in result.stderr
+@real_only
+@pytest.mark.parametrize("mode", ["run-version", "public-key-algorithms", "bogus", ""])
+def test_facts_of_the_tls_library_are_those_of_postfix(etc: Path, mode: str) -> None:
+    mine, theirs = ours(etc, "-T", mode), real(etc, "-T", mode)
+    assert (mine.returncode, mine.stdout) == (theirs.returncode, theirs.stdout)
+    assert ("unknown" in mine.stderr) == ("unknown" in theirs.stderr)
+
+
+def test_version_of_the_tls_headers_is_shown_without_its_date(etc: Path) -> None:
+    assert re.fullmatch(r"OpenSSL \d+\.\d+\.\d+\n", ours(etc, "-T", "compile-version").stdout)
+
+
+@real_only
+@pytest.mark.parametrize("words", [("-T", "run-version", "-T", "run-version"), ("-T", "run-version", "-d")])
+def test_option_for_the_tls_library_stands_alone(etc: Path, words: tuple[str, ...]) -> None:
+    assert [ours(etc, *words).returncode, real(etc, *words).returncode] == [1, 1]
 
 
 def test_types_of_sasl_are_those_that_a_program_can_use(etc: Path) -> None:

@@ -1,10 +1,19 @@
-"""TLS of the SMTP server: its parameters, keys and certificates (smtpd(8), TLS_README)."""
+"""TLS: a server's parameters, keys and certificates (smtpd(8), TLS_README), and the library."""
 
 from typing import Literal, final
 
 from postillion.config import Config
 
-__all__ = ["TlsServer"]
+__all__ = ["TlsServer", "compile_version", "public_key_algorithms", "run_version"]
+
+def compile_version() -> str:
+    """Return the version of OpenSSL that the program was built with: `OpenSSL 3.0.22`."""
+
+def public_key_algorithms() -> list[str]:
+    """Return the kinds of keys that a certificate may have, in lower case."""
+
+def run_version() -> str:
+    """Return the version of OpenSSL in use, with its date: `OpenSSL 3.0.22 25 Aug 2026`."""
 
 @final
 class TlsServer:

@@ -8,6 +8,7 @@ postconf -M -e 'service/type=line' | -F -e service/type/field=value | -P -e serv
 postconf -MX service/type ... | -M# service/type ... | -PX service/type/name ...
 postconf [-c DIR] -t [FILE] | -b [FILE]                       templates of notifications, and their texts
 postconf -a | -A | -l | -m                                    types of SASL servers and clients, locks, tables
+postconf -T compile-version | run-version | public-key-algorithms    the TLS library
 postconf --explain name ...                                   what a parameter is for
 
 `*` stands for any service or any type, when master.cf is changed too. Classes of -C: builtin, service (parameters under
@@ -40,10 +41,8 @@ READ_ONLY = ("process_name", "process_id", "service_name")
 SASL_SERVER_TYPES: tuple[str, ...] = ()
 SASL_CLIENT_TYPES: tuple[str, ...] = ()
 """Types of smtpd_sasl_type and smtp_sasl_type that a program here can use: none yet."""
-ABSENT = {
-    "T": "there is no TLS whose version or algorithms it could show",
-}
-"""Options of Postfix's postconf that print what is not here, and why."""
+TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
+"""The values of -T."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,9 +88,8 @@ def run(request: Request) -> int:
         from postillion.commands import postconf_templates
 
         postconf_templates.show(directory, request.words, _tell, expanded=request.has("b"))
-    elif absent := request.letters & ABSENT.keys():
-        letter = min(absent)
-        raise ConfigError("command line", None, f"-{letter} is not implemented", ABSENT[letter])
+    elif request.has("T"):
+        return show_tls(request.tls_mode)
     elif request.has("e", "#", "X"):
         letter = next(letter for letter in "e#X" if request.has(letter))
         words = [_one_line(word) for word in request.words]
@@ -103,6 +101,23 @@ def run(request: Request) -> int:
         show_services(directory, request)
     else:
         show_parameters(directory, request)
+    return 0
+
+
+def show_tls(mode: str) -> int:
+    """Print a version of the TLS library, or its kinds of keys; return exit status 1 for an unknown mode."""
+    from postillion._core import tls
+
+    match mode:
+        case "compile-version":
+            print(tls.compile_version())
+        case "run-version":
+            print(tls.run_version())
+        case "public-key-algorithms":
+            print("\n".join(tls.public_key_algorithms()))
+        case _:
+            _tell(f"unknown mode of -T: {mode}: give {', '.join(TLS_MODES)}")
+            return 1
     return 0
 
 

@@ -50,6 +50,7 @@ class Request:
         self.directory: str | None = None
         self.letters: set[str] = set()
         self.overrides: list[tuple[str, str]] = []
+        self.tls_mode = ""
         self.classes = frozenset(CLASSES)
         try:
             given, self.words = getopt.getopt(argv, LETTERS, [EXPLAIN])
@@ -59,7 +60,7 @@ class Request:
             raise _bad(text, USAGE) from None
         for option, value in given:
             letter = option.lstrip("-")
-            if letter in "cCo":
+            if letter in "cCoT":
                 self._value(letter, value)
             elif letter == "P" and "P" in self.letters:
                 self.letters.add("PP")
@@ -90,6 +91,10 @@ class Request:
                 if word not in CLASSES:
                     raise _bad(f'unknown -C option value "{word}" in "{value}"', f"give {', '.join(CLASSES)}")
             self.classes = frozenset(CLASSES if "all" in words else words)
+        elif letter == "T":
+            if "T" in self.letters:
+                raise _bad("option -T was given more than once", USAGE)
+            self.tls_mode = value
         elif letter == "o":
             self.overrides.append(split_assignment(value, f"-o {secrets.shown_line(value)}", None))
 

@@ -110,7 +110,7 @@ mod _core {
     #[pymodule]
     mod tls {
         #[pymodule_export]
-        use crate::tls::TlsServer;
+        use crate::tls::{TlsServer, compile_version, public_key_algorithms, run_version};
     }
 
     /// Set the full names of the submodules and their functions, and make them importable: an extension module has no

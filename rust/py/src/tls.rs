@@ -1,12 +1,31 @@
-//! `TlsServer`: see `postillion_tls::server`.
+//! `TlsServer`, and the versions of the library: see `postillion_tls::server`, `postillion_tls::version`.
 
 use crate::config::MainCf;
 use postillion_core::smtpd::site::SiteTls;
 use postillion_core::tls::Engines;
 use postillion_core::tls::settings::{Level, ServerTls};
 use postillion_tls::server::{Problem, Server};
+use postillion_tls::version;
 use pyo3::prelude::*;
 use std::sync::Arc;
+
+/// Return the version of the library that the program was built with.
+#[pyfunction]
+pub fn compile_version() -> &'static str {
+    version::COMPILED
+}
+
+/// Return the version of the library in use.
+#[pyfunction]
+pub fn run_version() -> &'static str {
+    version::running()
+}
+
+/// Return the kinds of keys that a certificate may have.
+#[pyfunction]
+pub fn public_key_algorithms() -> Vec<&'static str> {
+    version::PUBLIC_KEY_ALGORITHMS.to_vec()
+}
 
 /// TLS of an SMTP server: its parameters, keys and certificates.
 #[pyclass(frozen, module = "postillion._core.tls")]

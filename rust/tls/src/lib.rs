@@ -6,6 +6,7 @@
 //! session   one end of a connection, in memory
 //! facts     the result of a handshake
 //! verify    the first problem of a client's certificate
+//! version   the versions of OpenSSL
 //! ffi       calls that the `openssl` crate does not have: the only unsafe code
 //! ```
 
@@ -16,6 +17,7 @@ mod identity;
 pub mod server;
 mod session;
 mod verify;
+pub mod version;
 
 use openssl::error::{Error, ErrorStack};
 use postillion_core::tls::Failure;
