@@ -68,9 +68,9 @@ def test_page_names_existing_files(page: Path) -> None:
 
 
 def test_a_file_of_the_border_is_not_taken_for_one_of_the_core() -> None:
-    assert meant("delivery/session.rs") == []
-    assert meant("rust/py/src/delivery/session.rs") == ["rust/py/src/delivery/session.rs"]
-    assert meant("delivery/session/mod.rs") == ["rust/core/src/delivery/session/mod.rs"]
+    assert meant("smtpd/session.rs") == []
+    assert meant("rust/py/src/smtpd/session.rs") == ["rust/py/src/smtpd/session.rs"]
+    assert meant("smtpd/session/mod.rs") == ["rust/core/src/smtpd/session/mod.rs"]
     assert meant("maps/src/open.rs") == meant("open.rs") == ["rust/maps/src/open.rs"]
 
 

@@ -15,7 +15,7 @@ from postillion.master.programs import BUILT_IN, PROGRAMS
 PACKAGE = Path(postillion.__file__).parent
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "rust" / "core" / "src"
-CLIENT = CORE / "smtp" / "client" / "settings.rs"
+CLIENTS = (CORE / "smtp" / "client" / "settings.rs", CORE / "delivery" / "settings.rs")
 """Here `smtp_` stands for `lmtp_` too."""
 NOT_PROGRAMS = {
     PACKAGE / "config" / "effect.py",
@@ -53,7 +53,7 @@ def constants() -> Iterator[str]:
             continue
         for name in re.findall(r'"([A-Za-z0-9_]+)"', source):
             yield name.removeprefix("_")
-            if path == CLIENT and name.startswith("smtp_"):
+            if path in CLIENTS and name.startswith("smtp_"):
                 yield re.sub("helo|ehlo", "lhlo", name.replace("smtp_", "lmtp_", 1))
 
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "python/postillion"
 
 LAYERS = {
     CORE: [
-        ["codec", "log", "clock", "ask", "action", "slab", "few", "spread"],
+        ["codec", "log", "clock", "errno", "ask", "action", "slab", "few", "spread"],
         ["inquiry"],
         ["lookup"],
         ["settings"],

@@ -1,12 +1,23 @@
-"""A delivery agent's side: its link to the queue manager, its jobs, and the SMTP session that delivers them."""
+"""A delivery agent's side: its link to the queue manager, its jobs, and its connections to servers."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, final
+from typing import Literal, final
+
+from typing_extensions import disjoint_base
 
 from postillion._core.log import Log
 from postillion._core.smtp import SmtpClientSettings
+from postillion.config import Config
 
-__all__ = ["AgentLink", "DeliveryJob", "DeliverySession", "JobRecipient", "JobStatus", "Next", "TracedStatus"]
+__all__ = [
+    "AgentLink",
+    "DeliveryJob",
+    "DeliveryService",
+    "JobRecipient",
+    "JobStatus",
+    "Request",
+    "TracedStatus",
+]
 
 @final
 class AgentLink:
@@ -31,9 +42,9 @@ class AgentLink:
         """Return the jobs that are complete with these bytes. Raises `ConnectionError` for anything but jobs."""
 
     def close_idle_files(self, now: float) -> int:
-        """Close segments that no `DeliverySession` has read for two seconds; return the number of open ones.
+        """Close segments that no job has read for two seconds; return the number of open ones.
 
-        `now`: seconds, on the clock of the sessions.
+        `now`: seconds, on the clock of `DeliveryService`.
         """
 
 @final
@@ -88,15 +99,6 @@ class DeliveryJob:
 
     def text(self, eol: bytes = ...) -> bytes:
         """Return the message for a mailbox: dots unstuffed, line ends as `eol` (LF or CRLF). Raises as `content`."""
-
-    def fail(self, dsn: str, text: str) -> None:
-        """Give each recipient without a status this one: no server is available.
-
-        A soft failure counts against the destination.
-        """
-
-    def fail_as_heard(self, dsn: str, text: str) -> None:
-        """As `fail`, with the last server's failure if there was one."""
 
     def attribute(self, name: str) -> str | None:
         """Return an attribute of the envelope: client_name, client_address, helo_name, protocol_name, message_id ..."""
@@ -165,120 +167,148 @@ class TracedStatus:
     @property
     def status(self) -> JobStatus: ...
 
+@disjoint_base
+class Request:
+    """A request of a `DeliveryService` to its owner; `ticket` is a job's number."""
+
+    @final
+    class Find:
+        """Call `connect` with the next server of a job, or `give_up`.
+
+        `tried`: host, address and port of a reused connection that left recipients open; it is not tried again.
+        `completed`: the last server has seen a transaction, and left recipients for another one.
+        """
+
+        __match_args__ = ("ticket", "nexthop", "tried", "completed")
+        def __new__(
+            cls, ticket: int, nexthop: str, tried: tuple[str, str, int] | None, completed: bool
+        ) -> Request.Find: ...
+        @property
+        def ticket(self) -> int: ...
+        @property
+        def nexthop(self) -> str: ...
+        @property
+        def tried(self) -> tuple[str, str, int] | None: ...
+        @property
+        def completed(self) -> bool: ...
+
+    @final
+    class Ask:
+        """Make lookups for a job, then call `answer`: numbers of tables (`postillion.tables.answers`) and keys.
+
+        `key`: the connection's number. `first`: they begin a part of the message, whose time begins now.
+        """
+
+        __match_args__ = ("key", "ticket", "lookups", "first")
+        def __new__(cls, key: int, ticket: int, lookups: list[tuple[int, bytes]], first: bool) -> Request.Ask: ...
+        @property
+        def key(self) -> int: ...
+        @property
+        def ticket(self) -> int: ...
+        @property
+        def lookups(self) -> list[tuple[int, bytes]]: ...
+        @property
+        def first(self) -> bool: ...
+
+    @final
+    class Done:
+        """Forget a job of an earlier request."""
+
+        __match_args__ = ("ticket",)
+        def __new__(cls, ticket: int) -> Request.Done: ...
+        @property
+        def ticket(self) -> int: ...
+
+    @final
+    class Sweep:
+        """Call `sweep` from time to time, until it returns False."""
+
+        __match_args__ = ()
+        def __new__(cls) -> Request.Sweep: ...
+
 @final
-class Next:
-    """The next step of a session's owner, after it wrote `take_output`. Compare with `is`."""
+class DeliveryService:
+    """All connections of an agent to its servers, and the jobs on them.
 
-    MORE: ClassVar[Next]
-    """Wait for the server, at most until `deadline`."""
-    SENDING: ClassVar[Next]
-    """Call `send_body` when the output is written: a large message has another piece."""
-    ASKING: ClassVar[Next]
-    """As MORE; when `asks` has lookups, call `answer` with their answers."""
-    FOLLOWED: ClassVar[Next]
-    """Report the job, then call `next`: the job is done with this server; the job that followed is in progress."""
-    FINISHED: ClassVar[Next]
-    """Report the job: it is done with this server. The connection accepts another one."""
-    CLOSED: ClassVar[Next]
-    """Close the connection and report the job: it is done with this server."""
-    STALE: ClassVar[Next]
-    """Close the connection and deliver the job on another one: the server had closed this one while it was idle."""
-
-@final
-class DeliverySession:
-    """One connection to a server, and the jobs on it: bytes in, bytes out, statuses into the job.
-
-    `port`: 0 for a socket in the file system, which `address` names. `now`, here and below: seconds, monotonic.
-    Recipients without a status after FINISHED, CLOSED or STALE need another server. A job that follows is unchanged
-    when the job before it ends with one of these.
+    Wait until `fileno` is readable, call `poll`, and handle `take_requests` and `take_results` after each call. `now`:
+    seconds, on one monotonic clock. Calls for a job or a connection that is gone have no effect.
     """
 
-    def __new__(
-        cls,
-        settings: SmtpClientSettings,
+    def __new__(cls, client: SmtpClientSettings, config: Config, log: Log) -> DeliveryService:
+        """Read the parameters of connections. Raises `ConfigError`."""
+
+    def fileno(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of jobs in progress."""
+
+    def job(self, ticket: int) -> DeliveryJob | None:
+        """Return a job in progress."""
+
+    def receive(self, link: AgentLink, data: bytes, now: float) -> None:
+        """Start the jobs that are complete with these bytes. Raises `ConnectionError` for anything but jobs."""
+
+    def connect(
+        self,
+        ticket: int,
         host: str,
         address: str,
         port: int,
-        nexthop: str,
         now: float,
         *,
         loop_detect: bool = False,
         best: bool = True,
-    ) -> DeliverySession: ...
-    def deliver(
-        self,
-        job: DeliveryJob,
-        now: float,
-        *,
         last_address: bool = True,
         last_session: bool = True,
-        keep: bool = True,
-    ) -> Next:
-        """Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
+        source: str | None = None,
+        hosts: int = 1,
+    ) -> None:
+        """Connect to a server for a job. `Find` comes again when that fails, or when the server leaves recipients open.
 
-        `last_address`, `last_session`: no other server is left when this one fails before or after the handshake, so a
-        soft status is final. Raises `ValueError` when the session has a job.
+        `address`: an IP address, or the path of a socket with `port` 0. `loop_detect`: a server that gives our own name
+        is a mail loop. `best`: no host of the next hop has a better preference. `last_address`, `last_session`: no
+        other server is left when this one fails before or after the handshake, so a soft status is final. `source`:
+        the address to connect from. `hosts`: the number of hosts of the next hop.
         """
 
-    def may_follow(self, now: float) -> bool:
-        """Return whether `follow` is possible and useful.
+    def note(self, ticket: int, dsn: str, text: str) -> None:
+        """Note why no server was found at one of the next hops of a job. Raises `ValueError` for an invalid code."""
 
-        The server has PIPELINING, its verdicts take no longer than its replies to commands, it is not late, no other
-        job follows, and no large message is being sent.
-        """
+    def give_up(self, ticket: int) -> None:
+        """End a job for which no server is left: its recipients get the last failure."""
 
-    def follow(self, job: DeliveryJob, *, last_session: bool = True) -> None:
-        """Deliver a job after the one in progress. Its commands are sent with the end of the message before it, or now.
-
-        Raises `ValueError` when the session has no job, or another job follows it.
-        """
-
-    def withdraw(self) -> None:
-        """Drop the job that follows. If its commands are sent, the connection ends with the job in progress."""
-
-    def receive(self, data: bytes, now: float) -> Next:
-        """Receive bytes from the server, in any split."""
-
-    def lost(self, now: float) -> Next:
-        """Note that the server closed the connection, or that it broke."""
-
-    def timeout(self, now: float) -> Next:
-        """End the dialogue when `deadline` has passed."""
-
-    def send_body(self, now: float) -> Next:
-        """Put the next piece of a large message into the output."""
-
-    def next(self, now: float) -> Next:
-        """Go on after FOLLOWED."""
-
-    def asks(self) -> list[tuple[int, bytes]]:
-        """Take the lookups that the job needs now: numbers of tables (`postillion.tables.answers`) and keys."""
+    def defer(self, ticket: int, bug: str) -> None:
+        """End a job after a bug; log it."""
 
     def answer(
-        self, asked: Sequence[tuple[int, bytes]], given: Sequence[tuple[str, bytes | str | None]], now: float
-    ) -> Next:
-        """Receive an answer for each lookup, in the same order. Answers that come too late have no effect."""
+        self,
+        key: int,
+        ticket: int,
+        asked: Sequence[tuple[int, bytes]],
+        given: Sequence[tuple[str, bytes | str | None]],
+        now: float,
+    ) -> None:
+        """Receive an answer for each lookup of a job on a connection, in the same order."""
 
-    def progressed(self, octets: int, now: float) -> None:
-        """Note that the server accepted octets of earlier output: a message may take longer."""
+    def fail(self, key: int, ticket: int, bug: str, now: float) -> None:
+        """As `defer`, for a job whose lookups have met a bug: the connection is closed."""
 
-    def quit(self) -> None:
-        """Send QUIT. Write `take_output` and close."""
+    def poll(self, now: float) -> None:
+        """Serve all sockets that are ready."""
 
-    def take_output(self) -> bytes | None:
-        """Return the bytes for the server since the last call."""
+    def sweep(self, now: float) -> bool:
+        """Apply the timeouts of all connections. False when none is left; then `Sweep` comes with the next one."""
 
-    @property
-    def sending(self) -> bool:
-        """A large message has another piece: call `send_body` when the output is written."""
+    def drain(self) -> None:
+        """Keep no connection from now on."""
 
-    @property
-    def deadline(self) -> float | None:
-        """When to call `timeout`; None while the session waits for nothing."""
+    def stop(self, now: float) -> None:
+        """Close all connections, and report the jobs in progress without the open recipients."""
 
-    @property
-    def transactions(self) -> int:
-        """The number of transactions, with the one in progress."""
+    def take_requests(self) -> list[Request.Find | Request.Ask | Request.Done | Request.Sweep]:
+        """Take the requests since the last call."""
+
+    def take_results(self) -> bytes | None:
+        """Take the frames for the queue manager since the last call; None when there are none."""
 
 @final
 class JobRecipient:

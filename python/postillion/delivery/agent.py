@@ -6,7 +6,7 @@ wait for the next connection. A subclass delivers a job in one of three ways:
 
 - `async def deliver(self, job)`: many concurrent jobs, a task each.
 - `def deliver(self, job)`: one job at a time, in the thread of the loop (agents that change their user id).
-- override `start(job)` and call `finish(job)` later: no task (smtp).
+- override `receive`, `drain` and `abandon`: the jobs are not in Python (smtp).
 
 A job of the kind `probe` must not deliver: its status says what a delivery would do. The core gives no agent the text
 of its message, and only an agent with `answers_probes` gets such jobs; for the others the recipients are undeliverable.
@@ -78,9 +78,9 @@ class Agent:
     def deliver(self, job: DeliveryJob) -> Awaitable[None] | None:
         """Finish every recipient of the job with `job.status`; a plain function or a coroutine.
 
-        An agent overrides this method or `start`.
+        An agent overrides this method or `receive`.
         """
-        raise TypeError(f"{type(self).__name__} has neither deliver nor start")
+        raise TypeError(f"{type(self).__name__} has neither deliver nor receive")
 
     async def setup(self) -> None:
         """Prepare for the first job."""
@@ -89,7 +89,7 @@ class Agent:
         """Clean up after the last job."""
 
     def start(self, job: DeliveryJob) -> None:
-        """Start a job; `finish(job)` must follow."""
+        """Start a job; `finish(job)` follows."""
         if self._one_at_a_time:
             self._waiting.append(job)
             if len(self._waiting) == 1:
@@ -98,12 +98,15 @@ class Agent:
             self.in_flight[job] = asyncio.get_running_loop().create_task(self._deliver(job))
 
     def finish(self, job: DeliveryJob) -> None:
-        """Send the job's result, in one write with the others of the same iteration of the event loop."""
+        """Send the job's result."""
         if self.in_flight.pop(job, job) is job:
             return  # The job has ended already: a cancelled delivery may report late.
         if not self.in_flight:
             self._idle.set()
-        result = job.result()
+        self.send(job.result())
+
+    def send(self, result: bytes) -> None:
+        """Send frames to the queue manager, in one write with the others of the same iteration of the event loop."""
         self._results.append(result)
         self._results_octets += len(result)
         while self._results_octets > RESULTS_MAX_OCTETS:
@@ -122,6 +125,7 @@ class Agent:
         await asyncio.wait((stopping, draining), return_when=asyncio.FIRST_COMPLETED)
         for task in triggers:
             task.cancel()
+        self.drain()
         if self._connection is not None:
             # A capacity of 0: the jobs that the queue manager has sent are finished, and no new ones come.
             self._connection.write(self.link.register(self.transport_name, os.getpid(), 0))
@@ -134,17 +138,28 @@ class Agent:
         stopping.cancel()
         draining.cancel()
         idle.cancel()
-        for job, running in list(self.in_flight.items()):
-            if running is not None:
-                running.cancel()
-            self.finish(job)
+        self.abandon()
         self._flush()
         await self.close()
         if self._connection is not None:
             await self._connection.end()
 
+    def drain(self) -> None:
+        """Prepare for the end: the queue manager sends no new jobs."""
+
+    def abandon(self) -> None:
+        """Report the jobs in progress; the queue manager defers their open recipients."""
+        for job, running in list(self.in_flight.items()):
+            if running is not None:
+                running.cancel()
+            self.finish(job)
+
     async def _end_in_flight(self) -> None:
         await self._idle.wait()
+
+    def receive(self, data: bytes) -> None:
+        """Start the jobs of one read. Raises `ConnectionError`."""
+        self.begin(self.link.receive(data))
 
     def begin(self, jobs: list[DeliveryJob]) -> None:
         """Start the jobs of one read."""
@@ -237,12 +252,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            jobs = self.agent.link.receive(data)
+            self.agent.receive(data)
         except ConnectionError as problem:
             self.agent.log.warning(str(problem))
             self.transport.abort()
-        else:
-            self.agent.begin(jobs)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()

@@ -26,7 +26,7 @@
 //! settings                                     parameters of main.cf as fields of a struct
 //! lookup                                       the interface of lookup tables
 //! inquiry                                      lookups of one message, as one future
-//! codec, log, clock, ask, action, slab, few, spread  the ground
+//! codec, log, clock, errno, ask, action, slab, few, spread  the ground
 //! ```
 
 #![forbid(unsafe_code)]
@@ -39,6 +39,7 @@ pub mod cleanup;
 pub mod clock;
 pub mod codec;
 pub mod delivery;
+pub mod errno;
 pub mod few;
 pub mod inquiry;
 pub mod inspection;

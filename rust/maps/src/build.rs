@@ -1,6 +1,7 @@
 //! Indexes that postmap(1) and postalias(1) write: created from a text, or changed.
 
 use crate::lmdb;
+use postillion_core::errno::reason;
 use postillion_core::table::cdb::{self, Cdb};
 use postillion_core::table::database;
 use postillion_core::table::dictionary::Dictionary;
@@ -131,7 +132,7 @@ impl Build<'_> {
         } else {
             let (file, status) = octets::open(index).map_err(|problem| problem.replacen("open", "open database", 1))?;
             let open = |problem: String| format!("open database {}: {problem}", index.display());
-            let read = |error: io::Error| open(octets::reason(&error));
+            let read = |error: io::Error| open(reason(&error));
             if self.kind == "cdb" {
                 Box::new(
                     Cdb::of(Octets::of(file, status.size(), self.options.loaded_max_octets).map_err(read)?)
@@ -158,7 +159,7 @@ impl Build<'_> {
 
     /// Lock the index against other writers; a missing one needs no lock, but for lmdb, which is made.
     fn lock(&self, index: &Path) -> Result<Option<File>, String> {
-        let error = |error: io::Error| format!("open database {}: {}", index.display(), octets::reason(&error));
+        let error = |error: io::Error| format!("open database {}: {}", index.display(), reason(&error));
         for _ in 0..REPLACED_MAX {
             let lmdb = self.kind == "lmdb";
             let mut options = File::options();
@@ -195,7 +196,7 @@ impl Build<'_> {
         // A cdb file is always a new one.
         let keeps_mode = self.kind != "cdb";
         replace(index, self.mode, keeps_mode, fill)
-            .map_err(|error| format!("write {}: {}", index.display(), octets::reason(&error)))
+            .map_err(|error| format!("write {}: {}", index.display(), reason(&error)))
     }
 }
 

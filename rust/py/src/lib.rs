@@ -54,7 +54,9 @@ mod _core {
     #[pymodule]
     mod delivery {
         #[pymodule_export]
-        use crate::delivery::{AgentLink, DeliveryJob, DeliverySession, JobRecipient, JobStatus, Next, TracedStatus};
+        use crate::delivery::{
+            AgentLink, DeliveryJob, DeliveryService, JobRecipient, JobStatus, Request, TracedStatus,
+        };
     }
 
     #[pymodule]

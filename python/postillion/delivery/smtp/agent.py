@@ -1,47 +1,39 @@
-"""The delivery agents smtp and lmtp: they assign jobs to connections.
+"""The delivery agents smtp and lmtp: they find the server for a job.
 
-A job uses an idle connection to its next hop, or follows another job on a busy connection; neither needs a task.
-Otherwise a task finds the hosts and connects; it ends with the first connection, and another task tries the next host
-for the recipients that are left open. One timer checks all connections every `SWEEP_S`.
+All connections are on one descriptor in Rust (`DeliveryService`), which the event loop watches. Rust reuses
+connections, moves octets and messages, and gives each recipient its status. Python gets a request for each decision:
+which server to try next, and what a remote table says. A job that a connection to its next hop can carry needs no
+Python.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
-import os
-import socket
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final
 
-from postillion._core.delivery import DeliveryJob, DeliverySession, Next
+from postillion._core.delivery import DeliveryService, Request
 from postillion._core.smtp import SmtpClientSettings
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list, port_number
-from postillion.delivery.smtp.sessions import Attempt, CacheSettings, Route, Session, SessionOwner
-from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, targets
+from postillion.delivery.smtp.search import Search
+from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, known_targets, targets
 from postillion.dns import Resolver
+from postillion.tables.answers import Answer, Batch, MessageLookups
 from postillion.tables.checks import open_client_checks
 
 if TYPE_CHECKING:
     from postillion.config import Config
     from postillion.program.daemon import Daemon
 
-SWEEP_S = 0.5
+SWEEP_S: Final = 0.5
 """Interval of the checks of deadlines; a timeout is at most this much late, and never early."""
-TIMED_OUT = 0.0
-"""Value of `Attempt.connect_deadline` after the deadline has passed."""
-ROUTES_MAX = 10_000
-"""Maximum number of cached next hops; those without a connection are dropped first."""
+SITES_MAX: Final = 10_000
+"""Maximum number of parsed next hops in memory; the least recently used are dropped first."""
 
 
-class CannotBind(Exception):
-    """The source address is not on this machine, and smtp_bind_address_enforce forbids another one."""
-
-
-class SmtpAgent(Agent, SessionOwner):
+class SmtpAgent(Agent):
     """The agent of one service.
 
     `protocol`: smtp or lmtp. `resolver`: asks the name servers in /etc/resolv.conf by default. Probes end behind RCPT.
@@ -55,262 +47,166 @@ class SmtpAgent(Agent, SessionOwner):
         self.protocol = protocol
         self.client_settings = SmtpClientSettings(config, protocol, open_client_checks(config, protocol))
         self.target_settings = TargetSettings.of(config, protocol)
-        self.cache = CacheSettings.of(config, protocol)
+        self.core = DeliveryService(self.client_settings, config, daemon.log)
         self.resolver = resolver or Resolver(idna2003=config.flag("enable_idna2003_compatibility"))
-        self.connect_timeout_s = config.seconds(f"{protocol}_connect_timeout")
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
         self.default_port = _default_port(config, f"{protocol}_tcp_port")
         self.fallbacks = config.items("smtp_fallback_relay") if protocol == "smtp" else []
         self.relayhost = config.text("relayhost")
         self.bind = (_source(config, f"{protocol}_bind_address"), _source(config, f"{protocol}_bind_address6"))
-        self.bind_enforce = config.flag(f"{protocol}_bind_address_enforce")
-        self.routes: OrderedDict[str, Route] = OrderedDict()
-        self.sessions: set[Session] = set()
-        self.connecting: dict[asyncio.Task[None], Attempt] = {}
-        self.asking: set[asyncio.Task[None]] = set()
-        self._sweep: asyncio.TimerHandle | None = None
+        self.searches: dict[int, Search] = {}
+        self._finding: set[asyncio.Task[None]] = set()
+        self._rounds: dict[int, MessageLookups] = {}
+        """The time that is left for the lookups of a job, by its number."""
+        self._batches: dict[int, Batch] = {}
+        """The lookups in progress of a job, by its number."""
+        self._sites = lru_cache(SITES_MAX)(self._parse_sites)
+        self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
 
     async def setup(self) -> None:
         """Begin in the running loop."""
         self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.core.fileno(), self._poll)
 
     async def close(self) -> None:
-        """End every attempt and session."""
-        for task in (*self.connecting, *self.asking):
+        """End every search."""
+        self._loop.remove_reader(self.core.fileno())
+        for task in self._finding:
             task.cancel()
-        for session in list(self.sessions):
-            if session.attempt is None:
-                session.end()
-            else:
-                session.abandon()
-        self.sessions.clear()
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for batch in self._batches.values():
+            batch.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def start(self, job: DeliveryJob) -> None:
-        """Assign the job to a connection, or start to connect."""
-        now = self._loop.time()
-        route = self._route(job.nexthop)
-        route.started(now)
-        attempt = Attempt(job, route)
-        last = route.targets_known <= 1 or self.session_limit == 1
-        leader = None if route.idle else route.leader(self.cache, now)
-        if leader is not None:
-            attempt.tried = leader.target
-            leader.follow(attempt, now, last_session=last)
+    def receive(self, data: bytes) -> None:
+        """Start the jobs of one read. Raises `ConnectionError`."""
+        self._idle.clear()
+        try:
+            self.core.receive(self.link, data, self._loop.time())
+        finally:
+            self._act()
+
+    def drain(self) -> None:
+        """Keep no connection from now on."""
+        self.core.drain()
+
+    def abandon(self) -> None:
+        """Close all connections; the queue manager defers the open recipients."""
+        self.core.stop(self._loop.time())
+        self._act()
+
+    def _poll(self) -> None:
+        self.core.poll(self._loop.time())
+        self._act()
+
+    def _act(self) -> None:
+        """Handle the requests of the connections, and send the results of jobs."""
+        while requests := self.core.take_requests():
+            for request in requests:
+                match request:
+                    case Request.Find(ticket, nexthop, tried, completed):
+                        self._find(ticket, nexthop, tried, completed)
+                    case Request.Ask(key, ticket, lookups, first):
+                        self._ask(key, ticket, lookups, first)
+                    case Request.Done(ticket):
+                        self._forget(ticket)
+                    case Request.Sweep():
+                        self._watch()
+        results = self.core.take_results()
+        if results is not None:
+            self.send(results)
+        if not len(self.core):
+            self._idle.set()
+
+    # Servers.
+
+    def _find(self, ticket: int, nexthop: str, tried: tuple[str, str, int] | None, completed: bool) -> None:
+        search = self.searches.get(ticket)
+        if search is None:
+            try:
+                search = self.searches[ticket] = Search(nexthop, self._sites(nexthop))
+            except BadNextHop as problem:
+                self.log.warning(str(problem))
+                self.core.note(ticket, "4.3.5", str(problem))
+                self.core.give_up(ticket)
+                return
+        search.tried = tried
+        search.servers += completed
+        if self.session_limit and search.servers >= self.session_limit:
+            search.remaining.clear()
+        self._go_on(ticket, search)
+
+    def _go_on(self, ticket: int, search: Search) -> None:
+        """Connect to the next host. A next hop that must be looked up gets a task; without any host the job ends."""
+        try:
+            while (target := search.take()) is None:
+                site = search.next_site()
+                if site is None:
+                    self.core.give_up(ticket)
+                    return
+                try:
+                    found = known_targets(site, self.target_settings)
+                except NoTargets as problem:
+                    self._note(ticket, search, site, problem)
+                    continue
+                if found is None:
+                    task = self._loop.create_task(self._look_up(ticket, search, site))
+                    self._finding.add(task)
+                    task.add_done_callback(self._finding.discard)
+                    return
+                search.found(found)
+            self._connect(ticket, search, target)
+        except Exception as problem:
+            self._fail(ticket, problem)
+
+    async def _look_up(self, ticket: int, search: Search, site: NextHop) -> None:
+        """Find the hosts of a next hop, and go on."""
+        try:
+            search.found(await targets(site, self.target_settings, self.resolver))
+        except NoTargets as problem:
+            self._note(ticket, search, site, problem)
+        except Exception as problem:
+            self._fail(ticket, problem)
+            self._act()
             return
-        session = route.take(self.cache, now)
-        if session is None:
-            self._connect(attempt)
-        else:
-            attempt.tried = session.target
-            session.carry(attempt, last_session=last)
+        if self.searches.get(ticket) is search:
+            self._go_on(ticket, search)
+            self._act()
 
-    def session_opened(self, session: Session) -> DeliverySession:
-        """Return the core for a new connection."""
-        target = session.target
-        self.sessions.add(session)
-        self._watch()
-        return DeliverySession(
-            self.client_settings,
+    def _connect(self, ticket: int, search: Search, target: Target) -> None:
+        last_address = not search.remaining and search.is_last_site
+        limit_reached = bool(self.session_limit) and search.servers + 1 >= self.session_limit
+        self.core.connect(
+            ticket,
             target.host,
             target.address,
             target.port,
-            session.route.nexthop,
-            session.opened,
+            self._loop.time(),
             loop_detect=target.loop_detect,
             best=target.best,
+            last_address=last_address,
+            last_session=last_address or (limit_reached and search.is_last_site),
+            source=None if target.port == 0 else self.bind[target.is_ipv6],
+            hosts=search.hosts,
         )
 
-    def session_ended(self, session: Session, attempt: Attempt, step: Next) -> None:
-        """Finish the job or try the next host; keep the session when there is demand."""
-        job, route = attempt.job, attempt.route
-        if step is Next.STALE:
-            # The server closed the idle connection, so the attempt does not count.
-            self.sessions.discard(session)
-            self.session_left(attempt)
-            return
-        done = job.left == 0
-        if done:
-            self._finished(attempt)
-        else:
-            attempt.failure = None
-            attempt.sessions += session.core.transactions > 0
-        if step is Next.FOLLOWED:
-            pass
-        elif step is Next.FINISHED:
-            now = self._loop.time()
-            if not self.daemon.draining.is_set() and route.keeps(session, self.cache, now):
-                session.idle_since = now
-                route.idle.append(session)
-            else:
-                session.end()
-                self.sessions.discard(session)
-        else:
-            self.sessions.discard(session)
-        if not done:
-            if self.session_limit and attempt.sessions >= self.session_limit:
-                attempt.remaining.clear()
-            self._connect(attempt)
+    def _note(self, ticket: int, search: Search, site: NextHop, problem: NoTargets) -> None:
+        self.core.note(ticket, self._softened(problem.dsn, site, search), str(problem))
 
-    def session_left(self, attempt: Attempt) -> None:
-        """Connect for a job that cannot use the session that it was to follow on."""
-        attempt.tried = None
-        self._connect(attempt)
+    def _fail(self, ticket: int, problem: Exception) -> None:
+        self.core.defer(ticket, f"{type(problem).__name__}: {problem}")
 
-    def session_lost(self, session: Session) -> None:
-        """Drop an idle session that has closed."""
-        self.sessions.discard(session)
-        try:
-            session.route.idle.remove(session)
-        except ValueError:
-            pass
-
-    def session_broken(self, session: Session, attempt: Attempt | None, problem: BaseException) -> None:
-        """Defer the job of a session that ended with an exception."""
-        self.session_lost(session)
-        if attempt is not None:
-            attempt.route.active -= 1
-            self._failed(attempt.job, problem)
-
-    def _finished(self, attempt: Attempt) -> None:
-        attempt.route.active -= 1
-        self.finish(attempt.job)
-
-    def _route(self, nexthop: str) -> Route:
-        route = self.routes.get(nexthop)
-        if route is None:
-            route = self.routes[nexthop] = Route(nexthop)
-            if len(self.routes) > ROUTES_MAX:
-                for name, known in self.routes.items():
-                    if not known.active and not known.idle:
-                        del self.routes[name]
-                        break
-        return route
-
-    def _connect(self, attempt: Attempt) -> None:
-        task = self._loop.create_task(self._open(attempt))
-        self.connecting[task] = attempt
-        task.add_done_callback(self._connected)
-        self._watch()
-
-    def _connected(self, task: asyncio.Task[None]) -> None:
-        del self.connecting[task]
-
-    async def _open(self, attempt: Attempt) -> None:
-        """Open a connection to the next host that accepts one; without any, finish the job."""
-        job = attempt.job
-        try:
-            while job in self.in_flight:
-                target = await self._next_target(attempt)
-                if target is None:
-                    self._given_up(attempt)
-                    return
-                if await self._open_to(target, attempt):
-                    return
-        except Exception as problem:
-            attempt.route.active -= 1
-            self._failed(job, problem)
-
-    async def _open_to(self, target: Target, attempt: Attempt) -> bool:
-        last_address = not attempt.remaining and attempt.last_site
-        limit_reached = bool(self.session_limit) and attempt.sessions + 1 >= self.session_limit
-        last_session = last_address or (limit_reached and attempt.last_site)
-        loop = self._loop
-
-        def protocol() -> Session:
-            return Session(self, loop, target, attempt, last_address=last_address, last_session=last_session)
-
-        where = f"{target.host}[{target.address}]" + (f":{target.port}" if target.port else "")
-        attempt.connect_deadline = loop.time() + (self.connect_timeout_s or float("inf"))
-        try:
-            if target.port == 0:
-                await loop.create_unix_connection(protocol, target.address)
-            else:
-                await self._connect_from(self.bind[target.is_ipv6], target, protocol)
-        except CannotBind as problem:
-            attempt.connect_deadline = None
-            attempt.failure = ("4.4.0", str(problem))
-            self.log.warning(str(problem))
-            return False
-        except (OSError, asyncio.CancelledError) as problem:
-            if isinstance(problem, OSError):
-                number = problem.errno or errno.ETIMEDOUT
-            elif attempt.connect_deadline == TIMED_OUT:
-                number = errno.ETIMEDOUT
-                task = asyncio.current_task()
-                assert task is not None
-                task.uncancel()
-            else:
-                raise
-            attempt.connect_deadline = None
-            attempt.failure = ("4.4.1", f"connect to {where}: {os.strerror(number)}")
-            self.log.info(attempt.failure[1])
-            return False
-        return True
-
-    async def _connect_from(self, source: str, target: Target, protocol: Callable[[], Session]) -> None:
-        """Connect from the address `source` if it is given; from another address only if `bind_enforce` allows it."""
-        if not source:
-            await self._loop.create_connection(protocol, target.address, target.port)
-            return
-        connection = socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            connection.setblocking(False)
-            try:
-                connection.bind((source, 0))
-            except OSError as problem:
-                reason = os.strerror(problem.errno) if problem.errno else str(problem)
-                text = f"cannot connect from {source}: {reason}"
-                if self.bind_enforce:
-                    raise CannotBind(text) from None
-                self.log.warning(text)
-            await self._loop.sock_connect(connection, (target.address, target.port))
-            await self._loop.create_connection(protocol, sock=connection)
-        except BaseException:
-            connection.close()
-            raise
-
-    async def _next_target(self, attempt: Attempt) -> Target | None:
-        route = attempt.route
-        while True:
-            while attempt.remaining:
-                target = attempt.remaining.popleft()
-                if target != attempt.tried:
-                    return target
-            if route.sites is None:
-                try:
-                    route.sites = self._sites(route.nexthop)
-                except BadNextHop as problem:
-                    self.log.warning(str(problem))
-                    attempt.failure = ("4.3.5", str(problem))
-                    return None
-            if attempt.site == len(route.sites):
-                return None
-            site = route.sites[attempt.site]
-            attempt.site += 1
-            attempt.last_site = attempt.site == len(route.sites)
-            if attempt.site > 1 or attempt.tried is None:
-                attempt.sessions = 0
-            try:
-                found = await targets(site, self.target_settings, self.resolver)
-            except NoTargets as problem:
-                attempt.failure = (self._softened(problem.dsn, site, route), str(problem))
-                continue
-            route.targets_known = max(len(found), len(route.sites))
-            attempt.remaining = deque(found)
-
-    def _sites(self, nexthop: str) -> list[NextHop]:
+    def _parse_sites(self, nexthop: str) -> list[NextHop]:
         sites = parse_list(nexthop, self.default_port, lmtp=self.protocol == "lmtp")
         for fallback in self.fallbacks:
             if all(fallback != site.text for site in sites):
                 sites.append(parse(fallback, self.default_port))
         return sites
 
-    def _softened(self, dsn: str, site: NextHop, route: Route) -> str:
+    def _softened(self, dsn: str, site: NextHop, search: Search) -> str:
         """Return 4.3.5 for a relay host that is not found: the mail waits until the configuration is fixed."""
-        name = "relayhost" if route.nexthop == self.relayhost else ""
+        name = "relayhost" if search.nexthop == self.relayhost else ""
         if site.text in self.fallbacks:
             name = "smtp_fallback_relay"
         if not name or dsn.startswith("4"):
@@ -318,30 +214,42 @@ class SmtpAgent(Agent, SessionOwner):
         self.log.warning(f"{name} configuration problem")
         return "4.3.5"
 
-    def _given_up(self, attempt: Attempt) -> None:
-        if attempt.failure is not None:
-            attempt.job.fail(*attempt.failure)
+    # Lookups in remote tables.
+
+    def _ask(self, key: int, ticket: int, lookups: list[tuple[int, bytes]], first: bool) -> None:
+        rounds = self._rounds.get(ticket)
+        if rounds is None or first:
+            rounds = self._rounds[ticket] = MessageLookups()
+        self._batches[ticket] = rounds.begin(lookups, partial(self._answer, key, ticket, lookups))
+
+    def _answer(self, key: int, ticket: int, lookups: list[tuple[int, bytes]], found: list[Answer] | Exception) -> None:
+        now = self._loop.time()
+        if isinstance(found, Exception):
+            self.core.fail(key, ticket, f"{type(found).__name__}: {found}", now)
         else:
-            attempt.job.fail_as_heard("4.3.0", "server unavailable or unable to receive mail")
-        self._finished(attempt)
+            self.core.answer(key, ticket, lookups, found, now)
+        self._act()
+
+    def _forget(self, ticket: int) -> None:
+        self.searches.pop(ticket, None)
+        self._rounds.pop(ticket, None)
+        batch = self._batches.pop(ticket, None)
+        if batch is not None:
+            batch.cancel()
+
+    # Deadlines.
 
     def _watch(self) -> None:
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP_S, self._check_all)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
-    def _check_all(self) -> None:
+    def _sweep(self) -> None:
+        self._timer = None
         now = self._loop.time()
-        for task, attempt in list(self.connecting.items()):
-            if attempt.connect_deadline is not None and attempt.connect_deadline <= now:
-                attempt.connect_deadline = TIMED_OUT
-                task.cancel()
-        for session in list(self.sessions):
-            session.check(now)
-            if session.closed:
-                self.sessions.discard(session)
-        self._sweep = None
-        if self.link.close_idle_files(now) or self.sessions or self.connecting:
+        goes_on = self.core.sweep(now)
+        if self.link.close_idle_files(now) or goes_on:
             self._watch()
+        self._act()
 
 
 def _default_port(config: Config, name: str) -> int:
@@ -351,10 +259,10 @@ def _default_port(config: Config, name: str) -> int:
         raise config.error(name, f"{name}: {bad}", "give a port number or a service of /etc/services") from None
 
 
-def _source(config: Config, name: str) -> str:
-    """Return the address that connections come from; empty for any."""
+def _source(config: Config, name: str) -> str | None:
+    """Return the address that connections come from; None for any."""
     text = config.text(name)
     try:
-        return str(ipaddress.ip_address(text)) if text else ""
+        return str(ipaddress.ip_address(text)) if text else None
     except ValueError:
         raise config.error(name, f'{name}: "{text}" is no IP address', "give an address of this machine") from None

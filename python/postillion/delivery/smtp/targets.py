@@ -109,22 +109,35 @@ async def targets(
     shuffle: Callable[[list[Target]], None] = random.shuffle,
 ) -> list[Target]:
     """Return the hosts to try, best first, at most `mx_address_limit` of them. Raises `NoTargets`."""
+    known = known_targets(destination, settings)
+    if known is not None:
+        return known
+    destination = _in_ascii(destination, settings)
+    if destination.mx and settings.use_dns and not _is_localhost(destination.host):
+        found = await _by_mx(destination, settings, resolver)
+    else:
+        found = await _by_host(destination.host, destination.port, 0, settings, resolver)
+    if destination.port == SMTP_PORT:
+        found = _short_of_myself(found, destination, settings.own_addresses)
+    return _ordered(found, settings, shuffle)
+
+
+def known_targets(destination: NextHop, settings: TargetSettings) -> list[Target] | None:
+    """Return the host of a next hop that is an address or a socket; None when it must be looked up.
+
+    Raises `NoTargets`.
+    """
     if destination.path:
         return [Target("localhost", destination.path, 0)]
     if not settings.families:
         raise NoTargets("4.4.4", "all network protocols are disabled")
+    address = destination.address
+    if address is None:
+        return None
     destination = _in_ascii(destination, settings)
     loops = destination.port == SMTP_PORT
-    literal = destination.address
-    if literal is not None:
-        found = [Target(destination.host, literal, destination.port, loop_detect=loops)]
-    elif destination.mx and settings.use_dns and not _is_localhost(destination.host):
-        found = await _by_mx(destination, settings, resolver)
-    else:
-        found = await _by_host(destination.host, destination.port, 0, settings, resolver)
-    if loops:
-        found = _short_of_myself(found, destination, settings.own_addresses)
-    return _ordered(found, settings, shuffle)
+    found = [Target(destination.host, address, destination.port, loop_detect=loops)]
+    return _short_of_myself(found, destination, settings.own_addresses) if loops else found
 
 
 def _in_ascii(destination: NextHop, settings: TargetSettings) -> NextHop:

@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::source::Source;
 use super::tally::Tally;
+use crate::net::outbound::{self, Outbound, Problem};
 use crate::net::reactor::{Happening, Key, Reactor};
 use crate::smtp::server::Next;
 use std::cmp::Reverse;
@@ -151,12 +152,16 @@ impl Load {
             return Ok(());
         };
         let since = Instant::now();
-        match self.reactor.connect(self.peer) {
-            Ok((key, true)) => self.begin(key, number, since),
-            Ok((key, false)) => {
-                self.opening.insert(key, (number, since));
+        match outbound::tcp(self.peer, None) {
+            Ok(Outbound { socket, connecting }) => {
+                let key = self.reactor.open(socket, connecting);
+                if connecting {
+                    self.opening.insert(key, (number, since));
+                } else {
+                    self.begin(key, number, since);
+                }
             }
-            Err(error) => self.not_opened(error)?,
+            Err(Problem::Source(error) | Problem::Server(error)) => self.not_opened(error)?,
         }
         Ok(())
     }

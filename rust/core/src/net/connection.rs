@@ -6,13 +6,16 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-/// Maximum number of octets that wait to be written. Above it the peer is not read from.
+/// Maximum number of octets that wait to be written. Above it a client is not read from.
 pub const BLOCKED_OCTETS: usize = 64 * 1024;
 
 /// The protocol core of a connection: octets in, octets out.
 pub trait Dialogue {
     /// The next step of the owner.
     type Next: Copy + std::fmt::Debug + PartialEq;
+    /// Whether the peer is read from while more than `BLOCKED_OCTETS` wait to be written: a server may refuse a message
+    /// before its end.
+    const HEARS_WHILE_BLOCKED: bool = false;
     /// Whether the output answers everything, so that the owner need not know.
     fn is_idle(next: Self::Next) -> bool;
     /// Whether the output waits for the owner's answer.
@@ -105,7 +108,8 @@ impl<D: Dialogue> Connection<D> {
         if self.connecting || self.unwritten() > 0 {
             wanted |= EventFlags::OUT;
         }
-        let listens = !self.connecting && !self.ended && !self.closing && self.unwritten() <= BLOCKED_OCTETS;
+        let has_room = D::HEARS_WHILE_BLOCKED || self.unwritten() <= BLOCKED_OCTETS;
+        let listens = !self.connecting && !self.ended && !self.closing && has_room;
         if listens && self.dialogue.as_ref().is_some_and(Dialogue::wants_input) {
             wanted |= EventFlags::IN;
         }

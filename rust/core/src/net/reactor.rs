@@ -4,13 +4,14 @@
 //! returns the questions to the owner: a batch of connections costs one call. Only `wait` blocks.
 
 use super::connection::{BLOCKED_OCTETS, Connection, Dialogue, Heard};
+use super::outbound::SOCKET_FLAGS;
 use super::ready::ready;
 use crate::slab::Slab;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, acceptfrom_with, connect, socket_with, sockopt};
+use rustix::net::{acceptfrom_with, sockopt};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,7 +24,6 @@ const EVENTS_MAX: usize = 256;
 const POLLS_MAX: usize = 4;
 /// Maximum number of connections accepted from one listener each time, so that several processes share the clients.
 const ACCEPTS_MAX: usize = 8;
-const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 /// Events of listeners carry their number with this bit.
 const LISTENER: u64 = 1 << 63;
 
@@ -48,7 +48,7 @@ pub enum Happening<N> {
     Accepted(Key, Option<SocketAddr>),
     /// No client can be accepted. `accept(true)` tries again.
     AcceptFailed(io::Error),
-    /// `connect` has finished. A failure is the last event of its connection.
+    /// A connection that was begun is established. A failure is the last event of its connection.
     Connected(Key, Result<(), io::Error>),
     /// The next step of the owner for a dialogue.
     Next(Key, N),
@@ -134,18 +134,6 @@ impl<D: Dialogue> Reactor<D> {
         Ok(epoll::add(&self.poller, &self.listeners[number], data, EventFlags::IN)?)
     }
 
-    /// Begin to connect. Return the key, and whether the connection is established; otherwise `Connected` follows.
-    pub fn connect(&mut self, peer: SocketAddr) -> io::Result<(Key, bool)> {
-        let family = if peer.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-        let socket = socket_with(family, SocketType::STREAM, SOCKET_FLAGS, None)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        match connect(&socket, &peer) {
-            Ok(()) => Ok((self.open(socket, false), true)),
-            Err(Errno::INPROGRESS) => Ok((self.open(socket, true), false)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Add a connected socket, or one that is `connecting`: then `Connected` follows.
     pub fn open(&mut self, socket: OwnedFd, connecting: bool) -> Key {
         let (slot, serial) = self.connections.insert(Connection::new(socket, connecting));
@@ -167,14 +155,18 @@ impl<D: Dialogue> Reactor<D> {
         self.connection(key)?.dialogue.as_mut()
     }
 
-    /// Write the dialogue's output, and read again if it wants input.
-    pub fn flush(&mut self, key: Key) {
-        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
+    /// Write the dialogue's output, and read again if it wants input. Return whether more than `BLOCKED_OCTETS` wait now:
+    /// then `Drained` follows.
+    pub fn flush(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return false };
         if !connection.say() {
-            return self.lose(key);
+            self.lose(key);
+            return false;
         }
         connection.blocked |= connection.unwritten() > BLOCKED_OCTETS;
+        let blocked = connection.blocked;
         self.watch(key);
+        blocked
     }
 
     /// Write the dialogue's output; all further octets go through its TLS channel.
@@ -434,7 +426,7 @@ impl<D: Dialogue> Reactor<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::socketpair;
+    use rustix::net::{AddressFamily, SocketType, socketpair};
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;

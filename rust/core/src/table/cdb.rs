@@ -13,8 +13,9 @@ use super::database::Database;
 use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries, Format, Loaded};
 use super::hashed::{self, Hashed, KEYS_WARMED};
-use super::octets::{self, Octets};
+use super::octets::Octets;
 use super::options::Options;
+use crate::errno::reason;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -148,7 +149,7 @@ impl Hashed for Cdb {
 impl Entries for Cdb {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         let mut value = None;
-        self.find(key, hash(key), &mut |found| value = Some(found.into())).map_err(|error| octets::reason(&error))?;
+        self.find(key, hash(key), &mut |found| value = Some(found.into())).map_err(|error| reason(&error))?;
         Ok(value)
     }
 
@@ -161,10 +162,10 @@ impl Entries for Cdb {
     }
 
     fn each(&self, each: Each) -> Result<(), String> {
-        let (end, _) = self.pair(0).map_err(|error| octets::reason(&error))?;
+        let (end, _) = self.pair(0).map_err(|error| reason(&error))?;
         let (mut at, mut buffer) = (HEADER_OCTETS, Vec::new());
         while at < u64::from(end) {
-            let (key, value) = self.record(at, &mut buffer).map_err(|error| octets::reason(&error))?;
+            let (key, value) = self.record(at, &mut buffer).map_err(|error| reason(&error))?;
             if !each(bare(key), bare(value)) {
                 return Ok(());
             }
@@ -269,7 +270,7 @@ impl Format for CdbFile {
         let (file, status) = self.database.open(warnings)?;
         let path = self.database.path.display();
         let octets = Octets::of(file, status.size(), self.loaded_max_octets)
-            .map_err(|error| format!("read {path}: {}", octets::reason(&error)))?;
+            .map_err(|error| format!("read {path}: {}", reason(&error)))?;
         let entries = Cdb::of(octets).map_err(|problem| format!("open database {path}: {problem}"))?;
         Ok(Loaded { entries: Box::new(entries), owner: status.uid() })
     }

@@ -1,7 +1,7 @@
 //! Lookups of many keys in a file with a hash table: cdb, and our own index.
 
 use super::file::EachValue;
-use super::octets;
+use crate::errno::reason;
 use std::io;
 
 /// Maximum number of keys whose records are read ahead together.
@@ -36,7 +36,7 @@ pub(super) fn get_each<T: Hashed>(table: &T, keys: &[&[u8]], each: EachValue) {
             match table.find(key, hashes[at], &mut |value| goes_on = each(place, Ok(Some(value)))) {
                 Ok(true) => {}
                 Ok(false) => goes_on = each(place, Ok(None)),
-                Err(error) => goes_on = each(place, Err(octets::reason(&error))),
+                Err(error) => goes_on = each(place, Err(reason(&error))),
             }
             if !goes_on {
                 return;

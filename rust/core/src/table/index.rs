@@ -15,7 +15,8 @@ use super::Each;
 use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries};
 use super::hashed::{self, Hashed, KEYS_WARMED};
-use super::octets::{self, Octets};
+use super::octets::Octets;
+use crate::errno::reason;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -138,7 +139,7 @@ impl Hashed for Index {
 impl Entries for Index {
     fn get(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         let mut value = None;
-        self.find(key, hash(key), &mut |found| value = Some(found.into())).map_err(|error| octets::reason(&error))?;
+        self.find(key, hash(key), &mut |found| value = Some(found.into())).map_err(|error| reason(&error))?;
         Ok(value)
     }
 
@@ -153,7 +154,7 @@ impl Entries for Index {
     fn each(&self, each: Each) -> Result<(), String> {
         let (mut at, mut buffer) = (HEADER_OCTETS as u64, Vec::new());
         while at < self.slots_at {
-            let (key, value) = self.record(at, &mut buffer).map_err(|error| octets::reason(&error))?;
+            let (key, value) = self.record(at, &mut buffer).map_err(|error| reason(&error))?;
             if !each(key, value) {
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use super::index::{Index, MAGIC};
 use super::octets::{self, Octets};
 use super::options::Options;
 use super::text::Text;
+use crate::errno::reason;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -33,7 +34,7 @@ impl Indexed {
         let (file, status) = octets::open(&self.database.path)?;
         let (path, index) = (self.text.path.display(), self.database.path.display());
         let (older, fix) = (self.database.older(&status), self.database.fix());
-        let read = |error: io::Error| format!("read {index}: {}", octets::reason(&error));
+        let read = |error: io::Error| format!("read {index}: {}", reason(&error));
         match kind_of(&file).map_err(read)? {
             Kind::Ours => {
                 warnings.extend(older);

@@ -7,6 +7,7 @@
 //! large file is anonymous, in large pages where the system has them: lookups in random order then wait less for the
 //! processor's page tables.
 
+use crate::errno::reason;
 use memmap2::{Advice, MmapMut};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -149,12 +150,6 @@ pub fn open(path: &Path) -> Result<(File, Metadata), String> {
         return Err(format!("open {}: not a regular file", path.display()));
     }
     Ok((file, status))
-}
-
-/// Return the text of an error without its number.
-pub fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.find(" (os error").map_or(text.clone(), |at| text[..at].to_owned())
 }
 
 #[cfg(test)]

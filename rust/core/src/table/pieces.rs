@@ -1,6 +1,7 @@
 //! A text that is read piece by piece: a large one is never in memory as a whole.
 
-use super::{octets, source, text, threads};
+use super::{source, text, threads};
+use crate::errno::reason;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -94,7 +95,7 @@ impl<'a> Pieces<'a> {
                         read => break read,
                     }
                 };
-                let read = read.map_err(|error| format!("read {}: {}", path.display(), octets::reason(&error)))?;
+                let read = read.map_err(|error| format!("read {}: {}", path.display(), reason(&error)))?;
                 buffer.truncate(old + read);
             }
         }

@@ -4,6 +4,7 @@ use super::dictionary::Dictionary;
 use super::file::{EachValue, Entries, Format, Loaded};
 use super::options::Options;
 use super::{Each, key, octets, source};
+use crate::errno::reason;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -151,7 +152,7 @@ pub fn read(path: &Path) -> Result<(Vec<u8>, u32), String> {
     let (file, status) = open(path)?;
     let mut text = Vec::with_capacity(status.size() as usize + 1);
     let read = file.take(TEXT_MAX_OCTETS).read_to_end(&mut text);
-    read.map_err(|error| format!("read {}: {}", path.display(), octets::reason(&error)))?;
+    read.map_err(|error| format!("read {}: {}", path.display(), reason(&error)))?;
     Ok((text, status.uid()))
 }
 
@@ -171,8 +172,8 @@ pub fn files_content(list: &[u8]) -> Result<Vec<u8>, String> {
             }
             fs::read(path)
         });
-        let octets = octets
-            .map_err(|error| format!("open {}: {}: skipping this entry", path.display(), octets::reason(&error)))?;
+        let octets =
+            octets.map_err(|error| format!("open {}: {}: skipping this entry", path.display(), reason(&error)))?;
         if at > 0 {
             content.push(b'\n');
         }

@@ -1,8 +1,8 @@
-//! `AgentLink`, `DeliveryJob`, `JobRecipient`, `JobStatus`, `TracedStatus`: see `postillion_core::delivery`, `ipc::frame`.
+//! `AgentLink`, `DeliveryJob`, `DeliveryService`, `JobRecipient`, `JobStatus`, `TracedStatus`: see `postillion_core::delivery`, `ipc::frame`.
 
-mod session;
+mod service;
 
-pub use session::{DeliverySession, Next};
+pub use service::{DeliveryService, Request};
 
 use crate::cleanup::trace_word;
 use crate::log::Log;
@@ -168,16 +168,6 @@ impl DeliveryJob {
             _ => return Err(PyValueError::new_err("eol is neither LF nor CRLF")),
         };
         Ok(PyBytes::new(py, &self.work.text(unstuffer).map_err(queue_error)?))
-    }
-
-    fn fail(&self, dsn: &str, text: &str) -> PyResult<()> {
-        self.work.fail(&local_status(enhanced(dsn)?, text), wall_now_us());
-        Ok(())
-    }
-
-    fn fail_as_heard(&self, dsn: &str, text: &str) -> PyResult<()> {
-        self.work.fail_as_heard(local_status(enhanced(dsn)?, text), wall_now_us());
-        Ok(())
     }
 
     fn attribute(&self, name: &str) -> Option<String> {

@@ -51,6 +51,8 @@ pub enum Next {
     Closed,
     /// Close the connection and deliver the job on another one: the server had closed this one while it was idle.
     Stale,
+    /// Close the connection: a bug has ended the session, and its job has no statuses. `visit::step` returns it.
+    Broken,
 }
 
 /// The session accepts no job at this point.

@@ -29,15 +29,15 @@ const HANDOFF_US: u64 = 10_251_000;
 const COMMIT_MAX: Duration = Duration::from_secs(60);
 
 /// A queue directory with messages, and the agent that delivers them.
-struct Queue {
+pub(super) struct Queue {
     directory: Directory,
     journal: Journal,
-    log: Arc<Log>,
+    pub(super) log: Arc<Log>,
     agent: Arc<Agent>,
 }
 
 impl Queue {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = Directory::new();
         let options = JournalOptions { minfree_octets: 0, ..JournalOptions::default() };
         let journal = Journal::open(directory.path(), options).unwrap();
@@ -49,7 +49,7 @@ impl Queue {
 
     /// Commit a message with this content, split behind its first empty line, and return a job for `recipients`
     /// recipients.
-    fn job(&self, recipients: u32, content: &[u8], change: impl FnOnce(&mut Envelope)) -> Arc<Work> {
+    pub(super) fn job(&self, recipients: u32, content: &[u8], change: impl FnOnce(&mut Envelope)) -> Arc<Work> {
         let mut draft = self.journal.draft().unwrap();
         let head = memchr::memmem::find(content, b"\r\n\r\n").map_or(0, |at| at + 4);
         let (head, body) = content.split_at(head);
@@ -76,14 +76,14 @@ impl Queue {
 }
 
 /// Return each recipient's status: the outcome, the code and the text; `-` without one.
-fn statuses(work: &Work) -> Vec<String> {
+pub(super) fn statuses(work: &Work) -> Vec<String> {
     let delivery = work.lock();
     let status = |position| delivery.finished(position);
     let told = |position| status(position).map_or("-".into(), |s| format!("{} {} {}", word(s.outcome), s.dsn, s.text));
     (0..delivery.job().recipients.len()).map(told).collect()
 }
 
-fn settings() -> ClientSettings {
+pub(super) fn settings() -> ClientSettings {
     ClientSettings {
         helo_name: "me".into(),
         myhostname: "me".into(),
@@ -172,7 +172,7 @@ impl Driver {
                     self.ends.push(next);
                     next = self.session.next(0.0, self.wall_now_us);
                 }
-                Next::Finished | Next::Closed | Next::Stale => return self.ends.push(next),
+                Next::Finished | Next::Closed | Next::Stale | Next::Broken => return self.ends.push(next),
             }
         }
     }

@@ -90,7 +90,7 @@ fn data_rate<S: Source>(source: &S, name: &str) -> Result<Option<f64>, S::Error>
 }
 
 /// The parameters of an LMTP client under the names of SMTP's: `lmtp_mail_timeout` for `smtp_mail_timeout`.
-struct Lmtp<'a, S>(&'a S);
+pub struct Lmtp<'a, S>(pub &'a S);
 
 impl<S> Lmtp<'_, S> {
     /// Return LMTP's name of a parameter, with LHLO in place of HELO and EHLO (RFC 2033).

@@ -11,7 +11,7 @@
 //! The meta page with the greater number counts. Nothing here is trusted: each offset, length and page number is
 //! checked before it is used, so a damaged file gives an error.
 
-use super::super::octets;
+use crate::errno::reason;
 use std::cmp::Ordering;
 use std::io;
 
@@ -59,7 +59,7 @@ pub fn damaged() -> io::Error {
 
 /// Return the text of an error. A file that ends too early is damaged.
 pub fn text(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::UnexpectedEof { damaged().to_string() } else { octets::reason(error) }
+    if error.kind() == io::ErrorKind::UnexpectedEof { damaged().to_string() } else { reason(error) }
 }
 
 #[inline]

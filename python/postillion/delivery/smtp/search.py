@@ -1,0 +1,59 @@
+"""The search for a server that takes a job: its next hops in order, and the hosts of each that are left to try."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from postillion.delivery.smtp.nexthop import NextHop
+from postillion.delivery.smtp.targets import Target
+
+Tried = tuple[str, str, int]
+"""A server whose connection was reused: its host, address and port."""
+
+
+class Search:
+    """The hosts of a job that are left to try."""
+
+    __slots__ = ("_number", "hosts", "nexthop", "remaining", "servers", "sites", "tried")
+
+    def __init__(self, nexthop: str, sites: list[NextHop]) -> None:
+        self.nexthop = nexthop
+        self.sites = sites
+        """The next hops of the list, and the fallbacks."""
+        self.remaining: deque[Target] = deque()
+        self.servers = 0
+        """The number of servers at this next hop that have seen the job."""
+        self.tried: Tried | None = None
+        """The server of a reused connection that left recipients open; it is not tried again."""
+        self.hosts = 1
+        """The number of hosts at the last lookup."""
+        self._number = 0
+
+    def take(self) -> Target | None:
+        """Return the next host at this next hop; None when none is left."""
+        while self.remaining:
+            target = self.remaining.popleft()
+            if (target.host, target.address, target.port) != self.tried:
+                return target
+        return None
+
+    def next_site(self) -> NextHop | None:
+        """Return the next next hop, whose hosts are to be found; None when none is left."""
+        if self._number == len(self.sites):
+            return None
+        site = self.sites[self._number]
+        self._number += 1
+        if self._number > 1 or self.tried is None:
+            self.servers = 0
+        return site
+
+    def found(self, targets: Iterable[Target]) -> None:
+        """Take the hosts of the next hop."""
+        self.remaining = deque(targets)
+        self.hosts = max(len(self.remaining), len(self.sites))
+
+    @property
+    def is_last_site(self) -> bool:
+        """Whether no other next hop is left."""
+        return self._number == len(self.sites)

@@ -1,0 +1,40 @@
+//! The requests of an agent's service to its owner.
+
+use super::server::Server;
+use crate::ask::Lookup;
+use crate::net::reactor::Key;
+use std::sync::Arc;
+
+/// The number of a job in progress. It is never used for another one.
+pub type Ticket = u64;
+
+/// A request to the owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Call `connect` with the next server to try, or `give_up`.
+    Find {
+        /// The job.
+        ticket: Ticket,
+        /// Its next hop.
+        nexthop: Arc<str>,
+        /// The server whose reused connection has left recipients open: it is not tried again.
+        tried: Option<Arc<Server>>,
+        /// The last server has seen a transaction, and has left recipients for another one.
+        completed: bool,
+    },
+    /// Make lookups, and call `answer`.
+    Ask {
+        /// The connection.
+        key: Key,
+        /// Its job.
+        ticket: Ticket,
+        /// The lookups.
+        lookups: Vec<Lookup>,
+        /// They begin a part of the message: the time for lookups begins anew.
+        first: bool,
+    },
+    /// Forget a job of an earlier `Find`: it needs no server any more.
+    Done(Ticket),
+    /// Call `sweep` from time to time, until it returns false.
+    Sweep,
+}
