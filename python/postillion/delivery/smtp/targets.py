@@ -36,7 +36,8 @@ class Target(NamedTuple):
     """A host at one of its addresses, or a socket in the file system (`port` 0, `address` its path).
 
     `best`: the host has the best preference of its destination. `loop_detect`: a server that gives our own name is a
-    mail loop.
+    mail loop. `secure`: the name server validated the addresses of the host. `mx_secure`: it validated the MX records
+    that name the host; None for a host that no MX record names.
     """
 
     host: str
@@ -45,6 +46,8 @@ class Target(NamedTuple):
     preference: int = 0
     best: bool = True
     loop_detect: bool = False
+    secure: bool = False
+    mx_secure: bool | None = None
 
     @property
     def is_ipv6(self) -> bool:
@@ -166,7 +169,8 @@ async def _by_mx(destination: NextHop, settings: TargetSettings, resolver: Resol
             found = await _by_host(record.host, port, record.preference, settings, resolver)
         except NoTargets as failure:
             return failure
-        return [target._replace(best=record.preference == best) for target in found]
+        is_best, is_secure = record.preference == best, answer.secure
+        return [target._replace(best=is_best, mx_secure=is_secure) for target in found]
 
     answers = await asyncio.gather(*(one(record) for record in records))
     found = [target for answer in answers if not isinstance(answer, NoTargets) for target in answer]
@@ -182,6 +186,7 @@ async def _by_mx(destination: NextHop, settings: TargetSettings, resolver: Resol
 
 async def _by_host(name: str, port: int, preference: int, settings: TargetSettings, resolver: Resolver) -> list[Target]:
     addresses: Sequence[str] = ()
+    secure = False
     failure: NoTargets | None = None
     if _is_localhost(name):
         known = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -189,7 +194,7 @@ async def _by_host(name: str, port: int, preference: int, settings: TargetSettin
     elif settings.host_lookup_dns:
         answer = await resolver.addresses(name, settings.families, settings.search)
         if isinstance(answer, Records):
-            addresses = answer.list
+            addresses, secure = answer.list, answer.secure
         else:
             failure = _not_found(answer)
     if not addresses and settings.host_lookup_native and (failure is None or failure.dsn.startswith("5")):
@@ -200,7 +205,8 @@ async def _by_host(name: str, port: int, preference: int, settings: TargetSettin
     if not addresses:
         raise failure or NoTargets("5.4.4", f"{name}: host not found")
     unique = dict.fromkeys(addresses)
-    return [Target(name, address, port, preference, loop_detect=port == SMTP_PORT) for address in unique]
+    loops = port == SMTP_PORT
+    return [Target(name, address, port, preference, loop_detect=loops, secure=secure) for address in unique]
 
 
 def _not_found(answer: NoRecords) -> NoTargets:
