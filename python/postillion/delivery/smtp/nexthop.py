@@ -87,6 +87,11 @@ def _may_be_host(name: str) -> bool:
     return len(name) <= HOST_MAX_CHARS and not is_number and all(_LABEL.fullmatch(label) for label in labels)
 
 
+def is_host_name(name: str) -> bool:
+    """Return whether a name in ASCII is a host name without a dot at its end, and not a number."""
+    return bool(name) and name.isascii() and not name.endswith(".") and _may_be_host(name)
+
+
 def port_number(text: str, default: int) -> int:
     """Return the port of a number or a service name; `default` for empty text. Raises `BadNextHop`."""
     if not text:
