@@ -24,17 +24,17 @@ HEAD = "$TTL 300\n@ SOA ns hostmaster 1 3600 900 86400 60\n@ NS ns\nns A 127.0.0
 
 
 @contextlib.contextmanager
-def named(directory: Path, zones: Mapping[str, str | None]) -> Iterator[int]:
+def named(directory: Path, zones: Mapping[str, str | Path | None]) -> Iterator[int]:
     """Run a name server for these zones, with their records; yield its port. A zone without records gives SERVFAIL.
 
-    Raises `RuntimeError` with its log if it does not start.
+    A path is the file of a whole zone. Raises `RuntimeError` with its log if it does not start.
     """
     program = peer("named")
     port = free_port()
     conf = CONF.format(directory=directory, port=port)
     for zone, records in zones.items():
-        file = directory / f"zone.{zone}"
-        if records is not None:
+        file = records if isinstance(records, Path) else directory / f"zone.{zone}"
+        if isinstance(records, str):
             file.write_text(HEAD + records)
         conf += f'zone "{zone}" {{ type primary; file "{file}"; }};\n'
     (directory / "named.conf").write_text(conf)

@@ -19,6 +19,8 @@ PACKAGES = {
     "msmtp": "msmtp",
     "pflogsumm": "pflogsumm",
     "named": "bind9",
+    **dict.fromkeys(("dnssec-keygen", "dnssec-signzone"), "bind9-utils"),
+    "unbound": "unbound",
     "strace": "strace",
     "perf": "linux-perf",
     "mkfs.ext4": "e2fsprogs",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, NoPolicy, Policy
-from postillion.delivery.smtp.tls.tlsa import TRUST_ANCHOR, usable
+from postillion.delivery.smtp.tls.tlsa import RECORDS_MAX, TRUST_ANCHOR, USAGES, is_usable, shown, usable
 from postillion.dns import Failed, Records, Resolver, Tlsa
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class Tlsas(NamedTuple):
 
 class _LookupError(Exception):
     """A name server did not answer, or its answer was forged."""
+
+    def __init__(self, answer: Failed) -> None:
+        what = f"Host or domain name not found. Name service error for name={answer.name} type={answer.kind}"
+        super().__init__(f"{what}: Host not found, try again")
 
 
 class Dane:
@@ -61,12 +65,13 @@ class Dane:
             return _without(policy, "non DNSSEC destination")
         try:
             found = await self._find(target)
-            records = usable(found.records, settings.digests) if found is not None else ()
-            names = await self._names(found.base, site, target, records) if found is not None else ()
-        except _LookupError:
+            if found is None:
+                return _without(policy, NOT_FOUND)
+            records = self._usable(found, target)
+            names = await self._names(found.base, site, target, records)
+        except _LookupError as problem:
+            self._warn(f"DANE TLSA lookup problem: {problem}")
             raise NoPolicy("4.7.5", f"TLSA lookup error for {target.host}:{target.port}") from None
-        if found is None:
-            return _without(policy, NOT_FOUND)
         if not records:
             return _unverified(policy, "TLSA records unusable")
         if is_forged_mx_possible and settings.insecure_mx == "encrypt":
@@ -96,7 +101,7 @@ class Dane:
         for base in dict.fromkeys(bases):
             answer = await self._resolver.lookup(_owner(base, target), "TLSA")
             if isinstance(answer, Failed):
-                raise _LookupError
+                raise _LookupError(answer)
             if isinstance(answer, Records) and answer.secure:
                 return Tlsas(base, answer.list)
         return None
@@ -107,12 +112,22 @@ class Dane:
         for step in range(ALIASES_MAX):
             answer = await self._resolver.lookup(name, "CNAME")
             if isinstance(answer, Failed):
-                raise _LookupError
+                raise _LookupError(answer)
             if not isinstance(answer, Records):
                 break
             is_secure_alias = answer.secure if step == 0 else is_secure_alias
             name = str(answer.list[0]).lower().rstrip(".")
         return name, is_secure_alias
+
+    def _usable(self, found: Tlsas, target: Target) -> tuple[Tlsa, ...]:
+        """Return the usable records, and warn of the others."""
+        owner, digests = _owner(found.base, target), self._settings.digests
+        for record in found.records[:RECORDS_MAX]:
+            if record.usage not in USAGES:
+                self._warn(f"{owner} unsupported TLSA certificate usage: {shown(record)}")
+            elif not is_usable(record, digests):
+                self._warn(f"{target.host}[{target.address}]:{target.port}: unusable TLSA RR: {shown(record)}")
+        return usable(found.records, digests)
 
     async def _names(self, base: str, site: NextHop, target: Target, records: tuple[Tlsa, ...]) -> tuple[str, ...]:
         """Return the names of which a certificate below a trust anchor has one (RFC 7672 §3.2.2)."""

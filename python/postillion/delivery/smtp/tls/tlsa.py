@@ -19,6 +19,8 @@ DIGEST_OCTETS: Final = {1: 32, 2: 64}
 RECORDS_MAX: Final = 100
 """Maximum number of records of a host that are used, as in Postfix."""
 SEQUENCE: Final = 0x30
+SHOWN_OCTETS: Final = 64
+"""Maximum number of octets of a record's data in a log line."""
 
 
 def usable(records: Sequence[Tlsa], digests: Sequence[int]) -> tuple[Tlsa, ...]:
@@ -27,7 +29,7 @@ def usable(records: Sequence[Tlsa], digests: Sequence[int]) -> tuple[Tlsa, ...]:
     `digests`: the matching types that the site allows, strongest first. Of the records with the same usage and
     selector, those with the strongest digest are left, and those without a digest (RFC 7671 §9).
     """
-    kept = [record for record in records if _is_usable(record, digests)]
+    kept = [record for record in records if is_usable(record, digests)]
     strongest: dict[tuple[int, int], int] = {}
     for record in kept:
         if record.matching != FULL:
@@ -42,12 +44,18 @@ def usable(records: Sequence[Tlsa], digests: Sequence[int]) -> tuple[Tlsa, ...]:
     return tuple(sorted(chosen)[:RECORDS_MAX])
 
 
-def _is_usable(record: Tlsa, digests: Sequence[int]) -> bool:
+def is_usable(record: Tlsa, digests: Sequence[int]) -> bool:
+    """Return whether a certificate can match a record: its fields are known, and its data has their form."""
     if record.usage not in USAGES or record.selector not in SELECTORS:
         return False
     if record.matching == FULL:
         return _is_der(record.data)
     return record.matching in digests and len(record.data) == DIGEST_OCTETS.get(record.matching)
+
+
+def shown(record: Tlsa) -> str:
+    """Return a record as the log has it: its three numbers, and the begin of its data in hexadecimal digits."""
+    return f"{record.usage} {record.selector} {record.matching} {record.data[:SHOWN_OCTETS].hex().upper()}"
 
 
 def _is_der(data: bytes) -> bool:
