@@ -7,5 +7,8 @@ policy      the policy for a connection to one host
 settings    the parameters of main.cf
 entry       an entry of smtp_tls_policy_maps
 tables      the lookups in smtp_tls_policy_maps and smtp_tls_per_site
+dane        the level and TLSA records of a host; tlsa: which records can be used
+mta_sts     the policies that domains publish; sts_policy, sts_fetch, sts_cache: form, HTTPS client and disk
+mx_pattern  the hosts that such a policy allows
 policies    the policy for a next hop and a host, from all of these
 """

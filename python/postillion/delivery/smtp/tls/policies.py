@@ -12,6 +12,7 @@ from postillion.delivery.smtp.nexthop import NextHop, is_host_name
 from postillion.delivery.smtp.tls.dane import Dane
 from postillion.delivery.smtp.tls.entry import Entry
 from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, Level, at_least
+from postillion.delivery.smtp.tls.mta_sts import MtaSts
 from postillion.delivery.smtp.tls.mx_pattern import allows
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, Domain, NoPolicy, Policy
 from postillion.delivery.smtp.tls.settings import TlsSettings
@@ -26,6 +27,8 @@ FINGERPRINT: Final = re.compile(r"[0-9a-f]{2}(:?[0-9a-f]{2})*")
 NO_SERVER: Final = ("4.3.0", "server unavailable or unable to receive mail")
 """Postfix's status for a host whose policy contradicts smtp_tls_wrappermode."""
 STS: Final = "sts"
+STS_LEVELS: Final[tuple[Level, ...]] = ("may", "encrypt")
+"""The levels that a policy of MTA-STS raises. With none, the site wants no TLS; the others verify the server."""
 
 
 class TlsPolicies:
@@ -36,6 +39,7 @@ class TlsPolicies:
         self.settings = TlsSettings.of(config, prefix)
         self._tables = PolicyTables(config, self.settings, warn)
         self._dane = Dane(self.settings.dane, resolver, warn)
+        self._sts = MtaSts.of(config, resolver, warn) if prefix == "smtp" else None
         self._warn = warn
 
     async def policy_for(self, site: NextHop, target: Target) -> Policy:
@@ -54,12 +58,32 @@ class TlsPolicies:
         )
         if policy.level in BY_DANE:
             policy = await self._dane.applied(policy, site, target)
+        if chosen.is_default and policy.level in STS_LEVELS and site.mx:
+            policy, entry = await self._with_sts(policy, entry, site, target)
         policy = self._with_names(policy, entry, site, target)
         if settings.wrapper and not policy.needs_tls:
             name = settings.prefix
             self._warn(f'{name}_tls_wrappermode requires "{name}_tls_security_level = encrypt" (or stronger)')
             raise NoPolicy(*NO_SERVER)
         return policy
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        if self._sts is not None:
+            await self._sts.close()
+
+    async def _with_sts(self, policy: Policy, entry: Entry, site: NextHop, target: Target) -> tuple[Policy, Entry]:
+        """Return the policy with what the domain publishes by MTA-STS, as an entry of a table would give it."""
+        found = await self._sts.policy_of(site.host) if self._sts is not None else None
+        if found is None or found.mode == "none":
+            return policy, entry
+        name = self._domain(site)
+        domain = Domain(STS, name, found.max_age_s, found.lines, found.mx)
+        policy = replace(policy, why=f"{policy.why}; MTA-STS policy of {name}, mode {found.mode}", domain=domain)
+        if found.mode == "testing":
+            return policy, entry
+        self._refuse_other_host(domain, target)
+        return replace(policy, level="secure"), Entry("secure", match=("hostname",), servername="hostname")
 
     def _with_names(self, policy: Policy, entry: Entry, site: NextHop, target: Target) -> Policy:
         """Return the policy with protocols, ciphers, and what the server must match."""

@@ -34,11 +34,15 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The level that tables or main.cf choose. `why`: parameter, key and table. `entry`: of smtp_tls_policy_maps."""
+    """The level that a table or main.cf chooses. `why`: parameter, key and table. `entry`: of smtp_tls_policy_maps.
+
+    `is_default`: main.cf has chosen it, because no table has the next hop or its host.
+    """
 
     level: Level
     why: str
     entry: Entry | None = None
+    is_default: bool = False
 
 
 class PolicyTables:
@@ -69,7 +73,7 @@ class PolicyTables:
         return self._default()
 
     def _default(self) -> Choice:
-        return Choice(self._settings.level, self._settings.level_name)
+        return Choice(self._settings.level, self._settings.level_name, is_default=True)
 
     def _key(self, site: NextHop) -> str:
         """Return the next hop as a key: as written, without the socket type of LMTP."""
