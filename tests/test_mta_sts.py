@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from pathlib import Path
 import dns.flags
 import dns.rdatatype
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postillion.config import ConfigError
 from postillion.delivery.smtp.nexthop import NextHop
@@ -417,14 +420,16 @@ def http(body: bytes, status: str = "200 OK", kind: str = "text/plain", headers:
     return head.encode() + body
 
 
+def of_policy_hosts(query: Query) -> list[Response]:
+    """Answer with the address of the server, but for nosuch.example."""
+    is_known = query.name.startswith("mta-sts.") and query.name != "mta-sts.nosuch.example"
+    is_known &= query.message.question[0].rdtype == dns.rdatatype.A
+    return [query.answer("A 127.0.0.1") if is_known else query.answer()]
+
+
 async def fetched(web: Web, domain: str = "example.org") -> StsPolicy | str:
     """Return what the client fetches, or the failure."""
-
-    def script(query: Query) -> list[Response]:
-        is_known = query.name == f"mta-sts.{domain}" and query.message.question[0].rdtype == dns.rdatatype.A
-        return [query.answer("A 127.0.0.1") if is_known and domain != "nosuch.example" else query.answer()]
-
-    async with name_servers(script) as servers:
+    async with name_servers(of_policy_hosts) as servers:
         resolver = Resolver(["127.0.0.1"], servers.port, timeout_s=5)
         fetcher = StsFetcher(config(), resolver, port=web.server.port, trusted=str(web.authority.cert))
         try:
@@ -483,6 +488,40 @@ async def test_fetch_has_a_time_limit(web: Web, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sts_fetch, "FETCH_MAX_S", 0.2)
     web.answer = b""
     assert await fetched(web) == FETCH_ERROR
+
+
+def test_fetch_imports_nothing_after_the_start(web: Web, tmp_path: Path) -> None:
+    web.answer = http(GOOD)
+    notes = tmp_path / "notes"
+    code = (
+        "\nimport asyncio, sys, dns.rdata, test_mta_sts as t\n"
+        "from postillion.delivery.smtp.tls.sts_fetch import StsFetcher\n"
+        # Those of the name server in the test.
+        "for kind in (1, 2, 6, 28): dns.rdata.get_rdata_class(1, kind)\n"
+        "fetcher = StsFetcher(t.config(), None, port=int(sys.argv[1]), trusted=sys.argv[2])\n"
+        "async def fetch():\n"
+        "    async with t.name_servers(t.of_policy_hosts) as s:\n"
+        "        fetcher._resolver = t.Resolver(['127.0.0.1'], s.port, timeout_s=5)\n"
+        "        print((await fetcher.fetch('example.org')).mode)\n"
+        "        await fetcher.close()\n"
+        "asyncio.run(fetch())\n"
+    )
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests}/support/late_imports:{tests}", "LATE_IMPORTS": str(notes)}
+    command = [sys.executable, "-P", "-c", code, str(web.server.port), str(web.authority.cert)]
+    run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert run.stdout == "enforce\n"
+    assert [line for line in notes.read_text().splitlines() if not line.startswith("dns.")] == []
+
+
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.sampled_from([b"version: STSv1\n", b"mode: none", b"mx: ", b"\r\n", b"\xff", b":"])).map(b"".join)
+)
+def test_any_octets_are_a_policy_or_a_refusal(octets: bytes) -> None:
+    with contextlib.suppress(BadPolicy):
+        assert parse(octets).mode in ("enforce", "testing", "none")
+    record_id([octets, b"v=STSv1;" + octets])
 
 
 MX = Target("mail.example.com", "192.0.2.1", 25, secure=True, mx_secure=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postillion.config import ConfigError
 from postillion.delivery.smtp.nexthop import NextHop, parse, parse_list
@@ -164,6 +167,30 @@ def test_entry_is_parsed(text: str, expected: Entry) -> None:
 def test_bad_entry_is_refused_in_the_words_of_postfix(text: str, problem: str) -> None:
     with pytest.raises(BadEntry, match=f"^{re.escape(problem)}$"):
         entry.parse(text)
+
+
+WORDS = (
+    "secure",
+    "fingerprint",
+    "none",
+    " ",
+    ",",
+    "=",
+    "{",
+    "}",
+    "match",
+    "policy_type=sts",
+    "policy_ttl=",
+    "1",
+    "\x00",
+    "ü",
+)
+
+
+@given(st.text(max_size=100) | st.lists(st.sampled_from(WORDS)).map("".join))
+def test_any_text_is_an_entry_or_a_refusal(text: str) -> None:
+    with contextlib.suppress(BadEntry):
+        assert entry.parse(text).level in LEVELS
 
 
 def test_levels_are_in_order_of_strength() -> None:

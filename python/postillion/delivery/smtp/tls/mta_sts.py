@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from postillion.config.domain import BadDomain, to_ascii
-from postillion.delivery.smtp.nexthop import is_host_name
+from postillion.delivery.smtp.tls.policy_domain import policy_domain
 from postillion.delivery.smtp.tls.sts_cache import Cached, StsCache
 from postillion.delivery.smtp.tls.sts_fetch import PARAMETER, FetchFailed, StsFetcher
 from postillion.delivery.smtp.tls.sts_policy import BadPolicy, StsPolicy, record_id
@@ -94,7 +93,7 @@ class MtaSts:
 
         A first policy is waited for. A newer one of a known domain is, too, but not one that only needs a refresh.
         """
-        name = _policy_domain(domain)
+        name = policy_domain(domain)
         if name is None:
             return None
         now = self._wall_clock()
@@ -113,7 +112,7 @@ class MtaSts:
 
     def failure_of(self, domain: str) -> str:
         """Return why the last fetch for a domain failed, in the words of reports; empty if it did not."""
-        failure = self._failed.get(_policy_domain(domain) or "")
+        failure = self._failed.get(policy_domain(domain) or "")
         return "" if failure is None else failure.why
 
     async def close(self) -> None:
@@ -178,15 +177,6 @@ class MtaSts:
         cached = Cached(policy, identifier, self._wall_clock())
         _keep(self._known, domain, cached)
         await asyncio.to_thread(self._cache.store, domain, cached)
-
-
-def _policy_domain(domain: str) -> str | None:
-    """Return the domain as DNS has it, in lower case; None for a name that can have no policy."""
-    try:
-        name = to_ascii(domain).lower().rstrip(".")
-    except BadDomain:
-        return None
-    return name if is_host_name(name) and "." in name else None
 
 
 def _keep(memory: OrderedDict[str, T], domain: str, value: T) -> None:
