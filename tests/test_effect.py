@@ -15,7 +15,7 @@ from postillion.master.programs import BUILT_IN, PROGRAMS
 PACKAGE = Path(postillion.__file__).parent
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "rust" / "core" / "src"
-CLIENTS = (CORE / "smtp" / "client" / "settings.rs", CORE / "delivery" / "settings.rs")
+CLIENTS = tuple(CORE / path for path in ("smtp/client/settings.rs", "delivery/settings.rs", "tls/client_settings.rs"))
 """Here `smtp_` stands for `lmtp_` too."""
 NOT_PROGRAMS = {
     PACKAGE / "config" / "effect.py",

@@ -57,18 +57,26 @@ fn slot(ssl: &SslRef) -> Option<&Note> {
 fn describe(context: &X509StoreContextRef, limit: u32) -> Option<Distrust> {
     let error = context.error();
     Some(match error.as_raw() {
-        sys::X509_V_ERR_CERT_NOT_YET_VALID | sys::X509_V_ERR_ERROR_IN_CERT_NOT_BEFORE_FIELD => Distrust::Early,
-        sys::X509_V_ERR_CERT_HAS_EXPIRED | sys::X509_V_ERR_ERROR_IN_CERT_NOT_AFTER_FIELD => Distrust::Expired,
+        sys::X509_V_ERR_CERT_NOT_YET_VALID | sys::X509_V_ERR_ERROR_IN_CERT_NOT_BEFORE_FIELD => {
+            Distrust { whose: "client", reason: "certificate not yet valid".into() }
+        }
+        sys::X509_V_ERR_CERT_HAS_EXPIRED | sys::X509_V_ERR_ERROR_IN_CERT_NOT_AFTER_FIELD => {
+            Distrust { whose: "client", reason: "certificate has expired".into() }
+        }
         sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
         | sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
         | sys::X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN => {
-            Distrust::Other(format!("untrusted issuer {}", one_line(context.current_cert()?.issuer_name())))
+            other(format!("untrusted issuer {}", one_line(context.current_cert()?.issuer_name())))
         }
-        sys::X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT => Distrust::Other("self-signed certificate".into()),
-        sys::X509_V_ERR_INVALID_PURPOSE => Distrust::Other("not designated for use as a client certificate".into()),
-        sys::X509_V_ERR_CERT_CHAIN_TOO_LONG => Distrust::Other(format!("certificate chain longer than limit({limit})")),
-        number => Distrust::Other(format!("num={number}:{}", error.error_string())),
+        sys::X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT => other("self-signed certificate"),
+        sys::X509_V_ERR_INVALID_PURPOSE => other("not designated for use as a client certificate"),
+        sys::X509_V_ERR_CERT_CHAIN_TOO_LONG => other(format!("certificate chain longer than limit({limit})")),
+        number => other(format!("num={number}:{}", error.error_string())),
     })
+}
+
+fn other(reason: impl Into<String>) -> Distrust {
+    Distrust { whose: "", reason: reason.into() }
 }
 
 /// Return a name as `/C=XX/CN=name`, safe to print.

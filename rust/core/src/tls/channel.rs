@@ -37,6 +37,16 @@ impl Channel {
         Self { engine, state: State::Handshake }
     }
 
+    /// Begin the handshake as a client: then `take_output` has the first octets for the server. After a failure the channel
+    /// is over.
+    pub fn begin(&mut self) -> Result<(), Failure> {
+        let begun = self.engine.shake();
+        if begun.is_err() {
+            self.state = State::Over;
+        }
+        begun.map(|_| ())
+    }
+
     /// Take octets as the peer sent them. Then `take_output` may have some for the peer.
     pub fn receive(&mut self, octets: &[u8]) -> Heard {
         let mut heard = Heard::default();
@@ -94,7 +104,7 @@ impl std::fmt::Debug for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::testing::Plain;
+    use crate::tls::testing::{HELLO, Plain};
 
     #[test]
     fn nothing_goes_out_before_the_handshake_and_after_the_end() {
@@ -111,6 +121,20 @@ mod tests {
         channel.send(b"late");
         assert_eq!(channel.take_output(), b"<bye>");
         assert!(channel.receive(b"late").plain.is_empty());
+    }
+
+    #[test]
+    fn a_client_speaks_first_and_a_failure_of_its_begin_is_final() {
+        let mut channel = Channel::new(Box::new(Plain::default()));
+        assert_eq!(channel.begin(), Ok(()));
+        assert!(channel.receive(HELLO).established.is_some());
+        let mut engine = Plain::default();
+        engine.receive(b"220 hello");
+        let mut channel = Channel::new(Box::new(engine));
+        assert!(channel.begin().is_err());
+        channel.send(b"secret");
+        assert!(channel.receive(HELLO).established.is_none());
+        assert_eq!(channel.take_output(), b"");
     }
 
     #[test]

@@ -19,17 +19,24 @@ pub enum Grade {
     Null,
 }
 
-impl Value for Grade {
-    fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
-        let word = source.text(name)?;
-        Ok(match &*word.trim().to_ascii_lowercase() {
+impl Grade {
+    /// Return the grade with this name, in any case.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match &*word.trim().to_ascii_lowercase() {
             "export" => Self::Export,
             "low" => Self::Low,
             "medium" => Self::Medium,
             "high" => Self::High,
             "null" => Self::Null,
-            _ => return Err(source.bad(name, &word, "give one of high, medium, null, low, export")),
+            _ => return None,
         })
+    }
+}
+
+impl Value for Grade {
+    fn read<S: Source>(source: &S, name: &str) -> Result<Self, S::Error> {
+        let word = source.text(name)?;
+        Self::parse(&word).ok_or_else(|| source.bad(name, &word, "give one of high, medium, null, low, export"))
     }
 }
 

@@ -5,12 +5,17 @@
 //! engine     the interface of a library: `postillion-tls` has one for OpenSSL
 //! facts      the result of a handshake, for the log and the Received header
 //! settings   the parameters of a server
+//! client     the policy of a client for one connection, and the parameters behind it in `client_settings`
+//! dane       TLSA records
 //! protocols  lists such as `>=TLSv1.2` and `!SSLv3`
 //! ciphers    grades, and the exclusions from them
 //! ```
 
 pub mod channel;
 pub mod ciphers;
+pub mod client;
+pub mod client_settings;
+pub mod dane;
 pub mod engine;
 pub mod facts;
 pub mod protocols;
@@ -19,8 +24,14 @@ pub mod settings;
 pub mod testing;
 
 pub use channel::{Channel, Heard};
+pub use client::{ClientEngines, ClientLevel, Policy};
 pub use engine::{Engine, Engines, Failure};
 pub use facts::Facts;
+
+/// Return the curves of `tls_eecdh_auto_curves`.
+fn listed_curves(text: &str) -> Vec<&str> {
+    words(text).flat_map(|word| word.split('/')).filter(|word| !word.is_empty()).collect()
+}
 
 /// Return the words of a list: blanks, commas and colons separate them.
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -17,7 +17,7 @@ pub const VERSIONS: [(&str, Version); 6] = [
 ];
 
 /// The versions that a list allows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Protocols {
     /// The lowest version.
     pub min: Option<Version>,
@@ -59,7 +59,13 @@ impl Protocols {
             && !self.excluded.contains(&version)
     }
 
-    fn exclude(&mut self, version: Version) {
+    /// Return whether any version is allowed.
+    pub fn allows_any(&self) -> bool {
+        VERSIONS.iter().any(|(_, version)| self.allows(*version))
+    }
+
+    /// Forbid a version.
+    pub fn exclude(&mut self, version: Version) {
         if !self.excluded.contains(&version) {
             self.excluded.push(version);
         }
@@ -81,7 +87,7 @@ impl Value for Protocols {
         let protocols = Self::parse(&text);
         let protocols =
             protocols.map_err(|word| source.bad(name, &word, "give versions such as >=TLSv1.2 or !SSLv3"))?;
-        if VERSIONS.iter().any(|(_, version)| protocols.allows(*version)) {
+        if protocols.allows_any() {
             return Ok(protocols);
         }
         Err(source.bad(name, &text, "allow at least one version"))

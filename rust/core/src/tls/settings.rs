@@ -1,8 +1,8 @@
 //! The parameters of TLS in a server (smtpd(8), TLS_README).
 
 use super::ciphers::{Exclusions, Grade, Lists};
+use super::listed_curves;
 use super::protocols::Protocols;
-use super::words;
 use crate::settings;
 use crate::settings::{Source, Value};
 
@@ -19,7 +19,7 @@ pub enum Level {
 }
 
 /// `smtpd_tls_loglevel`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogLevel(pub u8);
 
 impl Value for LogLevel {
@@ -118,7 +118,7 @@ impl ServerTls {
     /// Return the curves of the key exchange, best first; none for those of the library. A `?` in front: it may be unknown
     /// to the library.
     pub fn curves(&self) -> Vec<&str> {
-        words(&self.eecdh_auto_curves).flat_map(|word| word.split('/')).filter(|word| !word.is_empty()).collect()
+        listed_curves(&self.eecdh_auto_curves)
     }
 }
 

@@ -34,7 +34,7 @@ pub mod transaction;
 
 pub use pace::{PACE_RATIO, PACE_SLACK_S};
 pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
-pub use settings::{ClientSettings, Lmtp, Peer, Protocol, Timeouts};
+pub use settings::{ClientSettings, Lmtp, Peer, Protocol, Timeouts, read_tls};
 
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::line_limit::LineLimit;

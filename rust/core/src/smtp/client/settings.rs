@@ -6,6 +6,7 @@ use crate::lookup::Maps;
 use crate::mail::mime::MimeRules;
 use crate::settings;
 use crate::settings::{Source, seconds};
+use crate::tls::client_settings::ClientTls;
 use std::sync::Arc;
 
 /// The protocol of a connection.
@@ -140,6 +141,14 @@ impl<S: Source> Source for Lmtp<'_, S> {
 
     fn bad(&self, name: &str, value: &str, fix: &str) -> S::Error {
         self.0.bad(&Self::name(name), value, fix)
+    }
+}
+
+/// Read the parameters of TLS of a client of this protocol.
+pub fn read_tls<S: Source>(protocol: Protocol, source: &S) -> Result<ClientTls, S::Error> {
+    match protocol {
+        Protocol::Smtp => ClientTls::read(source),
+        Protocol::Lmtp => ClientTls::read(&Lmtp(source)),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The result of a handshake: Postfix's words for the log and the Received header.
 
+pub mod trust;
+
 use std::fmt::Write;
+pub use trust::{ServerCertificate, Trust};
 
 /// A key or a signature: its name, and its curve or its length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,25 +40,20 @@ pub struct Certificate {
     pub distrust: Option<Distrust>,
 }
 
-/// Why a certificate is not trusted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Distrust {
-    /// Its time comes.
-    Early,
-    /// Its time is over.
-    Expired,
-    /// Another reason, in Postfix's words.
-    Other(String),
+/// Why a certificate is not trusted, in Postfix's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Distrust {
+    /// The certificate in question: `client`, `server` or `CA`; empty where the line does not say.
+    pub whose: &'static str,
+    /// The reason.
+    pub reason: String,
 }
 
 impl Distrust {
-    /// Return the log line of a server.
+    /// Return the log line.
     pub fn told_of(&self, peer: &str) -> String {
-        match self {
-            Self::Early => format!("client certificate verification failed for {peer}: certificate not yet valid"),
-            Self::Expired => format!("client certificate verification failed for {peer}: certificate has expired"),
-            Self::Other(reason) => format!("certificate verification failed for {peer}: {reason}"),
-        }
+        let (whose, blank) = (self.whose, if self.whose.is_empty() { "" } else { " " });
+        format!("{whose}{blank}certificate verification failed for {peer}: {}", self.reason)
     }
 }
 
@@ -82,6 +80,10 @@ pub struct Facts {
     pub client_digest: Option<String>,
     /// The certificate that the client has shown.
     pub client: Option<Certificate>,
+    /// For a client: the certificate that the server has shown.
+    pub server: Option<ServerCertificate>,
+    /// For a client: the handshake went on with an earlier session.
+    pub resumed: bool,
 }
 
 impl Facts {
@@ -114,12 +116,12 @@ impl Facts {
         text
     }
 
-    fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         format!("{} with cipher {} ({}/{} bits)", self.protocol, self.cipher, self.used_bits, self.cipher_bits)
     }
 
     /// Write what only TLS 1.3 tells. `fold`: text in front of the keys, and of the client's ones.
-    fn write_keys(&self, text: &mut String, fold: &str) {
+    pub(super) fn write_keys(&self, text: &mut String, fold: &str) {
         if self.key_exchange.is_some() || self.server_signature.is_some() {
             text.push_str(fold);
         }

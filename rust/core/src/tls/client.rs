@@ -1,0 +1,146 @@
+//! The policy of a client for one connection (postconf(5), smtp_tls_security_level; RFC 7672).
+
+use super::dane::Tlsa;
+use super::engine::{Engine, Failure};
+use super::protocols::Protocols;
+use super::settings::LogLevel;
+use std::fmt;
+use std::sync::Arc;
+
+/// The use of TLS, the weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum ClientLevel {
+    /// `none`
+    #[default]
+    Off,
+    /// `may`: TLS if the server offers it.
+    May,
+    /// `encrypt`: TLS with any server.
+    Encrypt,
+    /// `fingerprint`: the server has a known certificate or key.
+    Fingerprint,
+    /// DANE, but the host's name comes from an MX record without a signature: not in main.cf.
+    HalfDane,
+    /// `dane`: the server has a certificate that its TLSA records name.
+    Dane,
+    /// `dane-only`
+    DaneOnly,
+    /// `verify`: an authority says that this is the server that DNS names.
+    Verify,
+    /// `secure`: an authority says that this is the server of the next hop.
+    Secure,
+}
+
+const LEVELS: [(&str, ClientLevel); 9] = [
+    ("none", ClientLevel::Off),
+    ("may", ClientLevel::May),
+    ("encrypt", ClientLevel::Encrypt),
+    ("fingerprint", ClientLevel::Fingerprint),
+    ("half-dane", ClientLevel::HalfDane),
+    ("dane", ClientLevel::Dane),
+    ("dane-only", ClientLevel::DaneOnly),
+    ("verify", ClientLevel::Verify),
+    ("secure", ClientLevel::Secure),
+];
+
+impl ClientLevel {
+    /// Return the level with this name, in any case. A site cannot ask for `half-dane`.
+    pub fn parse(name: &str) -> Option<Self> {
+        let name = name.trim();
+        LEVELS
+            .iter()
+            .find(|(known, level)| known.eq_ignore_ascii_case(name) && *level != Self::HalfDane)
+            .map(|(_, level)| *level)
+    }
+
+    /// Return Postfix's name.
+    pub fn name(self) -> &'static str {
+        LEVELS.iter().find(|(_, level)| *level == self).map_or("none", |(name, _)| *name)
+    }
+
+    /// Whether mail is never sent in the clear.
+    pub fn requires_tls(self) -> bool {
+        self > Self::May
+    }
+
+    /// Whether the server must show that it is the right one.
+    pub fn must_match(self) -> bool {
+        self > Self::Encrypt
+    }
+
+    /// Whether TLSA records say which server is the right one.
+    pub fn is_dane(self) -> bool {
+        matches!(self, Self::HalfDane | Self::Dane | Self::DaneOnly)
+    }
+
+    /// Whether the certificate needs one of some names. DANE compares names below a trust anchor.
+    pub fn matches_names(self) -> bool {
+        self.is_dane() || matches!(self, Self::Verify | Self::Secure)
+    }
+}
+
+/// The policy of one connection. Equal policies may share a TLS session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Policy {
+    /// The use of TLS.
+    pub level: ClientLevel,
+    /// The versions that the server may use.
+    pub protocols: Protocols,
+    /// The ciphers, in OpenSSL's syntax.
+    pub cipher_list: String,
+    /// The names of which the certificate must have one, in lower case. `.example.com` stands for each name below
+    /// `example.com`.
+    pub names: Vec<String>,
+    /// The digests of which the server's certificate or its public key must have one.
+    pub fingerprints: Vec<Vec<u8>>,
+    /// The digest of these fingerprints, such as `sha256`.
+    pub digest: String,
+    /// At a level of DANE, the server's records. At `verify` and `secure`, trust anchors in place of the site's authorities.
+    pub tlsa: Vec<Tlsa>,
+    /// The name that the client asks for (SNI).
+    pub servername: Option<String>,
+    /// The amount of log lines.
+    pub log_level: LogLevel,
+    /// The server's part of the key under which the TLS session is cached; empty: it is not. The policy is the other part.
+    pub session_key: String,
+}
+
+/// The source of engines for the connections of a client.
+pub trait ClientEngines: Send + Sync + fmt::Debug {
+    /// Return the engine of a new connection. Errors: why the library has none; mail must not go out in the clear instead
+    /// where the policy requires TLS.
+    fn connect(&self, policy: &Arc<Policy>) -> Result<Box<dyn Engine>, Failure>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_postfixs_names_and_order() {
+        let rows = [
+            // name, requires TLS, must match, DANE, names
+            ("none", [false, false, false, false]),
+            ("may", [false, false, false, false]),
+            ("encrypt", [true, false, false, false]),
+            ("fingerprint", [true, true, false, false]),
+            ("dane", [true, true, true, true]),
+            ("dane-only", [true, true, true, true]),
+            ("verify", [true, true, false, true]),
+            ("secure", [true, true, false, true]),
+        ];
+        let mut last = None;
+        for (name, expected) in rows {
+            let level = ClientLevel::parse(name).unwrap();
+            let found = [level.requires_tls(), level.must_match(), level.is_dane(), level.matches_names()];
+            assert_eq!((level.name(), found), (name, expected));
+            assert!(last < Some(level), "{name}");
+            last = Some(level);
+        }
+        assert_eq!(ClientLevel::parse(" Encrypt "), Some(ClientLevel::Encrypt));
+        for name in ["", "half-dane", "tls", "secure1"] {
+            assert_eq!(ClientLevel::parse(name), None, "{name}");
+        }
+        assert!(ClientLevel::HalfDane.is_dane() && ClientLevel::HalfDane.must_match());
+    }
+}
