@@ -1,7 +1,7 @@
 //! The result of a handshake, read from the library.
 
 use crate::ffi::{self, Signer};
-use crate::verify;
+use crate::{trust, verify};
 use openssl::ec::EcKey;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKeyRef, Public};
@@ -10,7 +10,7 @@ use openssl::x509::{X509NameRef, X509Ref, X509VerifyResult};
 use postillion_core::tls::Facts;
 use postillion_core::tls::facts::{Certificate, Strength};
 
-/// Return what a server tells about a connection.
+/// Return what either side tells about a connection.
 pub fn of(ssl: &SslRef) -> Facts {
     let mut facts = Facts { protocol: ssl.version_str().into(), ..Facts::default() };
     if let Some(cipher) = ssl.current_cipher() {
@@ -19,25 +19,55 @@ pub fn of(ssl: &SslRef) -> Facts {
         facts.used_bits = u32::try_from(bits.secret).unwrap_or_default();
         facts.cipher_bits = u32::try_from(bits.algorithm).unwrap_or_default();
     }
-    let peer = ssl.peer_certificate();
-    facts.client = peer.as_deref().map(|certificate| Certificate {
-        subject: name(certificate.subject_name(), &[Nid::COMMONNAME]),
-        issuer: name(certificate.issuer_name(), &[Nid::COMMONNAME, Nid::ORGANIZATIONNAME]),
+    let has_keys = ssl.version2() == Some(SslVersion::TLS1_3);
+    if has_keys {
+        facts.key_exchange = ssl.peer_tmp_key().ok().map(|key| exchange(&key));
+    }
+    let (own, peer) = (ssl.certificate(), ssl.peer_certificate());
+    if ssl.is_server() {
+        add_client(&mut facts, ssl, peer.as_deref());
+    } else {
+        facts.resumed = ssl.session_reused();
+        facts.server = peer.as_deref().map(|certificate| trust::of(ssl, certificate));
+    }
+    if has_keys {
+        let signed_by = |signer, certificate: Option<&X509Ref>| {
+            (certificate.and_then(|certificate| signature(ssl, signer, certificate)), digest(ssl, signer))
+        };
+        let key = peer.as_deref().and_then(|certificate| certificate.public_key().ok());
+        let (own, mut peer) = (signed_by(Signer::Own, own), signed_by(Signer::Peer, peer.as_deref()));
+        if facts.resumed {
+            // Nothing was signed this time. As Postfix does, name the signature that belongs to the key.
+            peer.0 = key.as_deref().map(usual_signature);
+        }
+        let (server, client) = if ssl.is_server() { (own, peer) } else { (peer, own) };
+        (facts.server_signature, facts.server_digest) = server;
+        (facts.client_signature, facts.client_digest) = client;
+    }
+    facts
+}
+
+fn add_client(facts: &mut Facts, ssl: &SslRef, peer: Option<&X509Ref>) {
+    facts.client = peer.map(|certificate| Certificate {
+        subject: subject(certificate),
+        issuer: issuer(certificate),
         trusted: ssl.verify_result() == X509VerifyResult::OK,
         distrust: verify::distrust(ssl),
     });
-    if ssl.version2() == Some(SslVersion::TLS1_3) {
-        facts.key_exchange = ssl.peer_tmp_key().ok().map(|key| exchange(&key));
-        let digest =
-            |signer| ffi::signature_digest(ssl, signer).and_then(|nid| nid.short_name().ok()).map(str::to_owned);
-        facts.server_signature = ssl.certificate().and_then(|own| signature(ssl, Signer::Own, own));
-        facts.server_digest = digest(Signer::Own);
-        if let Some(certificate) = peer.as_deref() {
-            facts.client_signature = signature(ssl, Signer::Peer, certificate);
-            facts.client_digest = digest(Signer::Peer);
-        }
-    }
-    facts
+}
+
+/// Return the common name of a certificate.
+pub fn subject(certificate: &X509Ref) -> String {
+    name(certificate.subject_name(), &[Nid::COMMONNAME])
+}
+
+/// Return the common name or the organisation of the issuer.
+pub fn issuer(certificate: &X509Ref) -> String {
+    name(certificate.issuer_name(), &[Nid::COMMONNAME, Nid::ORGANIZATIONNAME])
+}
+
+fn digest(ssl: &SslRef, signer: Signer) -> Option<String> {
+    ffi::signature_digest(ssl, signer).and_then(|nid| nid.short_name().ok()).map(str::to_owned)
 }
 
 fn exchange(key: &PKeyRef<Public>) -> Strength {
@@ -57,6 +87,15 @@ fn signature(ssl: &SslRef, signer: Signer, certificate: &X509Ref) -> Option<Stre
         Nid::X9_62_ID_ECPUBLICKEY => Strength { name: "ECDSA".into(), curve: curve(&key).map(short_name), bits: None },
         nid => Strength { name: short_name(nid), ..Strength::default() },
     })
+}
+
+/// Return the signature of TLS 1.3 that belongs to a key.
+fn usual_signature(key: &PKeyRef<Public>) -> Strength {
+    match key.id() {
+        Id::RSA | Id::RSA_PSS => Strength { name: "RSA-PSS".into(), curve: None, bits: Some(key.bits()) },
+        Id::EC => Strength { name: "ECDSA".into(), curve: curve(key).map(short_name), bits: None },
+        id => Strength { name: short_name(Nid::from_raw(id.as_raw())), ..Strength::default() },
+    }
 }
 
 fn curve(key: &PKeyRef<Public>) -> Option<Nid> {

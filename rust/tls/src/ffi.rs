@@ -1,6 +1,8 @@
 //! Calls of OpenSSL that the `openssl` crate does not have. Each one takes objects of the crate, which are alive during the
 //! call, and keeps no reference.
 
+pub mod client;
+
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;

@@ -7,7 +7,7 @@ use openssl::x509::X509;
 use postillion_core::tls::settings::ServerTls;
 use std::fs;
 
-const BEGIN: &str = "-----BEGIN ";
+pub(crate) const BEGIN: &str = "-----BEGIN ";
 /// Maximum octets of a file of keys and certificates.
 const FILE_MAX_OCTETS: u64 = 4 * 1024 * 1024;
 /// In place of a file: the server has no certificate on purpose, so anonymous ciphers only.
@@ -36,29 +36,67 @@ struct Identity {
     chain: Vec<X509>,
 }
 
+/// The files of keys and certificates, each with the name of its parameter.
+pub struct Files<'a> {
+    /// Files of any number of keys, each with its chain. With them, `pairs` do not count.
+    pub chains: (&'static str, &'a [String]),
+    /// Certificate and key.
+    pub pairs: [(&'static str, &'a str, &'static str, &'a str); 3],
+}
+
+/// Return the files of settings: `files!(settings, "smtpd")`.
+macro_rules! files {
+    ($settings:ident, $prefix:literal) => {
+        $crate::identity::Files {
+            chains: (concat!($prefix, "_tls_chain_files"), &$settings.chain_files),
+            pairs: [
+                (
+                    concat!($prefix, "_tls_cert_file"),
+                    &$settings.cert_file,
+                    concat!($prefix, "_tls_key_file"),
+                    &$settings.key_file,
+                ),
+                (
+                    concat!($prefix, "_tls_eccert_file"),
+                    &$settings.eccert_file,
+                    concat!($prefix, "_tls_eckey_file"),
+                    &$settings.eckey_file,
+                ),
+                (
+                    concat!($prefix, "_tls_dcert_file"),
+                    &$settings.dcert_file,
+                    concat!($prefix, "_tls_dkey_file"),
+                    &$settings.dkey_file,
+                ),
+            ],
+        }
+    };
+}
+pub(crate) use files;
+
 /// Load all keys and certificates of a server.
 pub fn load(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<(), Problem> {
-    if !settings.chain_files.is_empty() {
-        const NAME: &str = "smtpd_tls_chain_files";
-        let mut text = String::new();
-        for file in &settings.chain_files {
-            text.push_str(&read(NAME, file)?);
-            text.push('\n');
-        }
-        let identities = identities(NAME, &text)?;
-        return identities.into_iter().try_for_each(|identity| set(context, NAME, NAME, identity));
-    }
-    let files = [&settings.cert_file, &settings.eccert_file, &settings.dcert_file];
-    if files.iter().all(|file| file.trim().is_empty()) {
+    let files = files!(settings, "smtpd");
+    if settings.chain_files.is_empty() && files.pairs.iter().all(|(_, cert_file, ..)| cert_file.trim().is_empty()) {
         let text = "no certificate is set".to_owned();
         return Err(Problem::new("smtpd_tls_chain_files", text, "give the files of a key and its chain"));
     }
-    let pairs = [
-        ("smtpd_tls_cert_file", &settings.cert_file, "smtpd_tls_key_file", &settings.key_file),
-        ("smtpd_tls_eccert_file", &settings.eccert_file, "smtpd_tls_eckey_file", &settings.eckey_file),
-        ("smtpd_tls_dcert_file", &settings.dcert_file, "smtpd_tls_dkey_file", &settings.dkey_file),
-    ];
-    for (cert_name, cert_file, key_name, key_file) in pairs {
+    load_files(context, &files)
+}
+
+/// Load keys and certificates.
+pub fn load_files(context: &mut SslContextBuilder, files: &Files<'_>) -> Result<(), Problem> {
+    let (name, chains) = files.chains;
+    if !chains.is_empty() {
+        let mut text = String::new();
+        for file in chains {
+            text.push_str(&read(name, file)?);
+            text.push('\n');
+        }
+        let identities = identities(name, &text)?;
+        return identities.into_iter().try_for_each(|identity| set(context, name, name, identity));
+    }
+    for (cert_name, cert_file, key_name, key_file) in files.pairs {
         let (cert_file, key_file) = (cert_file.trim(), key_file.trim());
         if cert_file.is_empty() || cert_file == NONE {
             continue;
@@ -126,7 +164,7 @@ fn identities(name: &'static str, text: &str) -> Result<Vec<Identity>, Problem> 
 }
 
 /// Return the blocks of a PEM text.
-fn blocks(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn blocks(text: &str) -> impl Iterator<Item = &str> {
     let starts: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();
     let ends: Vec<usize> = starts.iter().skip(1).copied().chain([text.len()]).collect();
     starts.into_iter().zip(ends).map(|(start, end)| &text[start..end])
@@ -142,7 +180,7 @@ fn private_key(text: &str) -> Result<PKey<Private>, String> {
     PKey::private_key_from_pem_callback(text.as_bytes(), |_| Ok(0)).map_err(|_| "no readable key".to_owned())
 }
 
-fn read(name: &'static str, path: &str) -> Result<String, Problem> {
+pub(crate) fn read(name: &'static str, path: &str) -> Result<String, Problem> {
     let problem = |text: String| Problem::new(name, format!("{path}: {text}"), "give a file that root can read");
     let facts = fs::metadata(path).map_err(|error| problem(error.to_string()))?;
     if !facts.is_file() || facts.len() > FILE_MAX_OCTETS {

@@ -2,20 +2,34 @@
 //!
 //! ```text
 //! server    the context that all sessions of a server share
+//! client    the context that all connections of a client share
+//! context   versions and curves of both
 //! identity  keys and certificates
+//! anchors   trust anchors in files
 //! session   one end of a connection, in memory
 //! facts     the result of a handshake
-//! verify    the first problem of a client's certificate
+//! verify    the first problem of the other side's certificate
+//! trust     the opinion of a client about the server
+//! link      the policy of a client beside its connection
+//! resume    sessions that a client may resume
+//! slot      data of this crate in a connection of the library
 //! version   the versions of OpenSSL
 //! ffi       calls that the `openssl` crate does not have: the only unsafe code
 //! ```
 
+mod anchors;
+pub mod client;
+mod context;
 mod facts;
 #[expect(unsafe_code, reason = "calls of OpenSSL that the crate does not have")]
 mod ffi;
 mod identity;
+mod link;
+mod resume;
 pub mod server;
 mod session;
+mod slot;
+mod trust;
 mod verify;
 pub mod version;
 

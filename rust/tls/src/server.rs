@@ -1,32 +1,21 @@
 //! The context that all sessions of a server share.
 
+use crate::context::{forbidden, lowest, set_curves};
 use crate::identity;
 pub use crate::identity::Problem;
 use crate::session::Session;
 use crate::{failure, ffi, verify};
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode,
 };
 use openssl::x509::X509Name;
-use postillion_core::tls::protocols::{Protocols, VERSIONS, Version};
 use postillion_core::tls::settings::{Level, ServerTls};
 use postillion_core::tls::{Engine, Engines, Failure};
 use std::path::Path;
 
 /// Sessions are resumed by servers of this name alone.
 const SESSION_ID_CONTEXT: &[u8] = b"postillion/smtpd";
-/// The curves that `DEFAULT` stands for.
-const DEFAULT_CURVES: [&str; 5] = ["X25519", "P-256", "X448", "P-521", "P-384"];
-const DEFAULT: &str = "DEFAULT";
-/// The bits that turn off a version of its own.
-const OPTIONS: [(Version, SslOptions); 5] = [
-    (0x0300, SslOptions::NO_SSLV3),
-    (0x0301, SslOptions::NO_TLSV1),
-    (0x0302, SslOptions::NO_TLSV1_1),
-    (0x0303, SslOptions::NO_TLSV1_2),
-    (0x0304, SslOptions::NO_TLSV1_3),
-];
 
 /// The server's side of all its TLS connections.
 pub struct Server {
@@ -60,7 +49,10 @@ impl Server {
         // A ticket has all of a session: nothing is kept here.
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         context.set_session_id_context(SESSION_ID_CONTEXT).map_err(refused)?;
-        allow(&mut context, settings.allowed_protocols()).map_err(refused)?;
+        let protocols = settings.allowed_protocols();
+        context.set_options(forbidden(protocols));
+        context.set_min_proto_version(lowest(protocols)).map_err(refused)?;
+        context.set_max_proto_version(None).map_err(refused)?;
         let list = settings.cipher_list();
         context.set_cipher_list(&list).map_err(|_| {
             let text = format!("no cipher of OpenSSL is in the list \"{list}\"");
@@ -81,50 +73,6 @@ impl Engines for Server {
         let ssl = Ssl::new(&self.context).map_err(|errors| failure(&errors))?;
         Ok(Box::new(Session::new(ssl).map_err(|errors| failure(&errors))?))
     }
-}
-
-fn allow(context: &mut SslContextBuilder, protocols: &Protocols) -> Result<(), ErrorStack> {
-    for (version, option) in OPTIONS {
-        if !protocols.allows(version) {
-            context.set_options(option);
-        }
-    }
-    // The library's own limits, such as those of openssl.cnf, do not count: the parameters are complete.
-    let lowest = VERSIONS.iter().map(|(_, version)| *version).find(|version| protocols.allows(*version));
-    context.set_min_proto_version(lowest.and_then(of_library))?;
-    context.set_max_proto_version(None)
-}
-
-fn of_library(version: Version) -> Option<SslVersion> {
-    match version {
-        0x0301 => Some(SslVersion::TLS1),
-        0x0302 => Some(SslVersion::TLS1_1),
-        0x0303 => Some(SslVersion::TLS1_2),
-        0x0304 => Some(SslVersion::TLS1_3),
-        _ => None,
-    }
-}
-
-/// Set the curves that the library has; return a warning for each other one.
-fn set_curves(context: &mut SslContextBuilder, wanted: &[&str]) -> Vec<String> {
-    let (mut names, mut warnings) = (Vec::new(), Vec::new());
-    for word in wanted {
-        let name = word.trim_start_matches('?');
-        if name == DEFAULT {
-            names.extend(DEFAULT_CURVES);
-        } else if context.set_groups_list(name).is_ok() {
-            names.push(name);
-        } else if name == *word {
-            warnings.push(format!("tls_eecdh_auto_curves: OpenSSL does not have \"{name}\": it is left out"));
-        }
-    }
-    if names.is_empty() {
-        names.extend(DEFAULT_CURVES);
-    }
-    if let Err(errors) = context.set_groups_list(&names.join(":")) {
-        warnings.push(format!("tls_eecdh_auto_curves: OpenSSL refuses them: {errors}"));
-    }
-    warnings
 }
 
 fn ask_for_certificate(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<(), Problem> {
@@ -149,6 +97,7 @@ fn ask_for_certificate(context: &mut SslContextBuilder, settings: &ServerTls) ->
     // As in Postfix: 0 still allows one authority between the client and the trusted one.
     let limit = settings.ccert_verifydepth.saturating_add(1);
     context.set_verify_depth(limit);
-    context.set_verify_callback(SslVerifyMode::PEER, move |is_good, store| verify::note(is_good, store, limit));
+    context
+        .set_verify_callback(SslVerifyMode::PEER, move |is_good, store| verify::note(is_good, store, "client", limit));
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! One end of a TLS connection, in memory.
 
-use crate::{facts, verify};
+use crate::{facts, link, verify};
 use openssl::error::ErrorStack;
-use openssl::ssl::{Error, ErrorCode, Ssl, SslStream};
+use openssl::ssl::{Error, ErrorCode, ShutdownState, Ssl, SslStream};
 use postillion_core::tls::{Engine, Facts, Failure};
 use std::io::{self, Read, Write};
 
@@ -52,6 +52,16 @@ impl Session {
     /// Return the end that waits for the other side's first octets.
     pub fn new(mut ssl: Ssl) -> Result<Self, ErrorStack> {
         ssl.set_accept_state();
+        Self::of(ssl)
+    }
+
+    /// Return the end of a client, which speaks first.
+    pub fn connecting(mut ssl: Ssl) -> Result<Self, ErrorStack> {
+        ssl.set_connect_state();
+        Self::of(ssl)
+    }
+
+    fn of(mut ssl: Ssl) -> Result<Self, ErrorStack> {
         verify::prepare(&mut ssl)?;
         Ok(Self { stream: SslStream::new(ssl, Pipe::default())? })
     }
@@ -66,7 +76,10 @@ impl Engine for Session {
         match self.stream.do_handshake() {
             Ok(()) => Ok(true),
             Err(error) if waits(&error) => Ok(false),
-            Err(error) => Err(failure(&error)),
+            Err(error) => {
+                link::forget(self.stream.ssl());
+                Err(failure(&error))
+            }
         }
     }
 
@@ -101,6 +114,13 @@ impl Engine for Session {
 
     fn facts(&self) -> Facts {
         facts::of(self.stream.ssl())
+    }
+}
+
+impl Drop for Session {
+    /// A connection that ends without a farewell keeps its session: otherwise the library would mark it as unusable.
+    fn drop(&mut self) {
+        self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
     }
 }
 

@@ -1,78 +1,84 @@
-//! The check of a client's certificate: its first problem, in Postfix's words.
+//! The check of the other side's certificate: its first problem, in Postfix's words.
 
+use crate::slot::Slot;
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::ssl::{Ssl, SslRef};
 use openssl::x509::{X509NameRef, X509StoreContext, X509StoreContextRef};
 use openssl_sys as sys;
 use postillion_core::tls::facts::Distrust;
 use std::fmt::Write;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The problem of the certificate that is nearest to the client's, with its distance.
-type Note = Mutex<Option<(u32, Distrust)>>;
+/// In a log line, an authority between both ends of a chain.
+const AUTHORITY: &str = "CA";
 
-static INDEX: OnceLock<Index<Ssl, Note>> = OnceLock::new();
+/// The certificates that the library has seen.
+#[derive(Debug, Default)]
+struct Note {
+    /// It has seen one.
+    seen: bool,
+    /// The problem of the one that is nearest to the other side's, with its distance.
+    problem: Option<(u32, Distrust)>,
+}
+
+static NOTES: Slot<Mutex<Note>> = Slot::new();
 
 /// Give a connection room for a problem.
 pub fn prepare(ssl: &mut Ssl) -> Result<(), ErrorStack> {
-    let index = match INDEX.get() {
-        Some(index) => *index,
-        None => {
-            let made = Ssl::new_ex_index()?;
-            *INDEX.get_or_init(|| made)
-        }
-    };
-    ssl.set_ex_data(index, Note::default());
-    Ok(())
+    NOTES.put(ssl, Mutex::default())
 }
 
-/// OpenSSL's callback for each certificate: note a problem, and go on. `limit`: maximum length of a chain.
+/// OpenSSL's callback for each certificate: note a problem, and go on. `whose`: `client` or `server`, the other side.
+/// `limit`: maximum length of a chain.
 ///
 /// A certificate that nobody trusts is no reason to refuse the handshake: the site's rules decide.
-pub fn note(is_good: bool, context: &mut X509StoreContextRef, limit: u32) -> bool {
-    if !is_good && let Some(distrust) = describe(context, limit) {
+pub fn note(is_good: bool, context: &mut X509StoreContextRef, whose: &'static str, limit: u32) -> bool {
+    let ssl = X509StoreContext::ssl_idx().ok().and_then(|index| context.ex_data(index));
+    if let Some(mut note) = ssl.and_then(note_of) {
+        note.seen = true;
         let depth = context.error_depth();
-        let ssl = X509StoreContext::ssl_idx().ok().and_then(|index| context.ex_data(index));
-        if let Some(note) = ssl.and_then(slot) {
-            let mut first = note.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.as_ref().is_none_or(|(other, _)| depth < *other) {
-                *first = Some((depth, distrust));
-            }
+        if !is_good && note.problem.as_ref().is_none_or(|(other, _)| depth < *other) {
+            note.problem = Some((depth, describe(context, whose, limit)));
         }
     }
     true
 }
 
-/// Return the problem of the client's certificate.
+/// Return the problem of the other side's certificate.
 pub fn distrust(ssl: &SslRef) -> Option<Distrust> {
-    let note = slot(ssl)?.lock().unwrap_or_else(PoisonError::into_inner);
-    note.as_ref().map(|(_, distrust)| distrust.clone())
+    note_of(ssl)?.problem.as_ref().map(|(_, distrust)| distrust.clone())
 }
 
-fn slot(ssl: &SslRef) -> Option<&Note> {
-    ssl.ex_data(*INDEX.get()?)
+/// Return whether the library has checked a certificate in this handshake, and has found no problem.
+pub fn is_checked(ssl: &SslRef) -> bool {
+    note_of(ssl).is_some_and(|note| note.seen && note.problem.is_none())
 }
 
-fn describe(context: &X509StoreContextRef, limit: u32) -> Option<Distrust> {
+fn note_of(ssl: &SslRef) -> Option<MutexGuard<'_, Note>> {
+    Some(NOTES.of(ssl)?.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn describe(context: &X509StoreContextRef, whose: &'static str, limit: u32) -> Distrust {
+    let whose = if context.error_depth() > 0 { AUTHORITY } else { whose };
     let error = context.error();
-    Some(match error.as_raw() {
+    let of = |reason: String| Distrust { whose, reason };
+    match error.as_raw() {
+        sys::X509_V_ERR_CERT_UNTRUSTED => other("not trusted by local or TLSA policy"),
         sys::X509_V_ERR_CERT_NOT_YET_VALID | sys::X509_V_ERR_ERROR_IN_CERT_NOT_BEFORE_FIELD => {
-            Distrust { whose: "client", reason: "certificate not yet valid".into() }
+            of("certificate not yet valid".into())
         }
         sys::X509_V_ERR_CERT_HAS_EXPIRED | sys::X509_V_ERR_ERROR_IN_CERT_NOT_AFTER_FIELD => {
-            Distrust { whose: "client", reason: "certificate has expired".into() }
+            of("certificate has expired".into())
         }
-        sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
-        | sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
-        | sys::X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN => {
-            other(format!("untrusted issuer {}", one_line(context.current_cert()?.issuer_name())))
+        sys::X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY | sys::X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN => {
+            let issuer = context.current_cert().map(|certificate| one_line(certificate.issuer_name()));
+            other(format!("untrusted issuer {}", issuer.as_deref().unwrap_or("<unknown>")))
         }
         sys::X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT => other("self-signed certificate"),
-        sys::X509_V_ERR_INVALID_PURPOSE => other("not designated for use as a client certificate"),
+        sys::X509_V_ERR_INVALID_PURPOSE => other(format!("not designated for use as a {whose} certificate")),
         sys::X509_V_ERR_CERT_CHAIN_TOO_LONG => other(format!("certificate chain longer than limit({limit})")),
-        number => other(format!("num={number}:{}", error.error_string())),
-    })
+        number => of(format!("num={number}:{}", error.error_string())),
+    }
 }
 
 fn other(reason: impl Into<String>) -> Distrust {

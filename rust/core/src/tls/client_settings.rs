@@ -65,8 +65,10 @@ pub struct Wanted<'a> {
     pub names: Vec<String>,
     /// Digests in hexadecimal digits, with or without colons.
     pub fingerprints: Vec<String>,
-    /// The usable TLSA records of the server, or trust anchors.
+    /// With DANE, the server's TLSA records.
     pub tlsa: Vec<Tlsa>,
+    /// Files of trust anchors in place of those of main.cf. The library reads them, and adds the anchors to `tlsa`.
+    pub trust_anchor_files: Vec<String>,
     /// A list of versions.
     pub protocols: Option<&'a str>,
     /// A grade.

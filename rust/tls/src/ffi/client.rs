@@ -1,0 +1,88 @@
+//! Calls for clients: DANE, names, and earlier sessions.
+
+use foreign_types_shared::ForeignTypeRef;
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslSessionRef};
+use openssl_sys as sys;
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_ulong};
+use std::ptr;
+
+/// `DANE_FLAG_NO_DANE_EE_NAMECHECKS`
+const NO_NAMES_OF_END_ENTITIES: c_ulong = 1;
+
+unsafe extern "C" {
+    fn SSL_CTX_dane_enable(context: *mut sys::SSL_CTX) -> c_int;
+    fn SSL_CTX_dane_mtype_set(context: *mut sys::SSL_CTX, md: *const sys::EVP_MD, matching: u8, order: u8) -> c_int;
+    fn SSL_dane_enable(ssl: *mut sys::SSL, base_domain: *const c_char) -> c_int;
+    fn SSL_dane_set_flags(ssl: *mut sys::SSL, flags: c_ulong) -> c_ulong;
+    fn SSL_dane_tlsa_add(
+        ssl: *mut sys::SSL,
+        usage: u8,
+        selector: u8,
+        matching: u8,
+        data: *const c_uchar,
+        octets: usize,
+    ) -> c_int;
+    fn SSL_add1_host(ssl: *mut sys::SSL, name: *const c_char) -> c_int;
+    // The type of the options is 64 bits wide since OpenSSL 3.
+    fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
+}
+
+/// Let connections of a context use TLSA records.
+pub fn enable_dane(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    // SAFETY: the context lives during the call.
+    succeeded(unsafe { SSL_CTX_dane_enable(context.as_ptr()) })
+}
+
+/// Set the digest of a matching type. Records with the digest of the highest order count, where there are several.
+pub fn set_digest(
+    context: &mut SslContextBuilder,
+    digest: MessageDigest,
+    matching: u8,
+    order: u8,
+) -> Result<(), ErrorStack> {
+    // SAFETY: the context lives during the call. A digest of the crate lives as long as the library.
+    succeeded(unsafe { SSL_CTX_dane_mtype_set(context.as_ptr(), digest.as_ptr(), matching, order) })
+}
+
+/// Let TLSA records decide about the server of a connection. Usage 3 needs no name.
+pub fn use_dane(ssl: &mut SslRef) -> Result<(), ErrorStack> {
+    // SAFETY: the connection lives during both calls. Without a base domain the names are those of `add_name`.
+    unsafe {
+        succeeded(SSL_dane_enable(ssl.as_ptr(), ptr::null()))?;
+        SSL_dane_set_flags(ssl.as_ptr(), NO_NAMES_OF_END_ENTITIES);
+    }
+    Ok(())
+}
+
+/// Add a TLSA record; return whether the library can use it.
+pub fn add_record(ssl: &mut SslRef, usage: u8, selector: u8, matching: u8, data: &[u8]) -> Result<bool, ErrorStack> {
+    // SAFETY: connection and data live during the call, which copies the data.
+    let added = unsafe { SSL_dane_tlsa_add(ssl.as_ptr(), usage, selector, matching, data.as_ptr(), data.len()) };
+    // An unusable record leaves its reason in the queue of errors; a failure is a negative number.
+    let errors = ErrorStack::get();
+    if added < 0 { Err(errors) } else { Ok(added > 0) }
+}
+
+/// Add a name of which the certificate needs one. `.example.com`: each name below.
+pub fn add_name(ssl: &mut SslRef, name: &CStr) -> Result<(), ErrorStack> {
+    // SAFETY: connection and name live during the call, which copies the name.
+    succeeded(unsafe { SSL_add1_host(ssl.as_ptr(), name.as_ptr()) })
+}
+
+/// Set options of one connection.
+pub fn set_options(ssl: &mut SslRef, options: SslOptions) {
+    // SAFETY: the connection lives during the call, which sets flags in it.
+    unsafe { SSL_set_options(ssl.as_ptr(), options.bits()) };
+}
+
+/// Offer an earlier session of the same context to the server.
+pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+    // SAFETY: the crate wants a session of the same context. A `Client` has one context and its own cache of sessions.
+    unsafe { ssl.set_session(session) }
+}
+
+fn succeeded(code: c_int) -> Result<(), ErrorStack> {
+    if code > 0 { Ok(()) } else { Err(ErrorStack::get()) }
+}
