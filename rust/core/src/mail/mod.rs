@@ -7,6 +7,7 @@
 //! header, address, phrase, date    header fields and their parts
 //! mime, quoted_printable  the structure of a message, and its 7-bit form
 //! stuff, line_limit  the wire form: dots, and the limit for lines
+//! base64             octets as text
 //! xtext              the form of addresses and names in parameters
 //! sink               the receiver of content
 //! source             the program that a message comes from
@@ -14,6 +15,7 @@
 //! ```
 
 pub mod address;
+pub mod base64;
 pub mod date;
 pub mod envelope;
 pub mod header;

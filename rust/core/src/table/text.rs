@@ -5,6 +5,7 @@ use super::file::{EachValue, Entries, Format, Loaded};
 use super::options::Options;
 use super::{Each, key, octets, source};
 use crate::errno::reason;
+use crate::mail::base64;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -179,34 +180,12 @@ pub fn files_content(list: &[u8]) -> Result<Vec<u8>, String> {
         }
         content.extend_from_slice(&octets);
     }
-    Ok(base64(&content))
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Return octets in base64 (RFC 4648 §4).
-fn base64(octets: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(octets.len().div_ceil(3) * 4);
-    for group in octets.chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, &octet| bits << 8 | u32::from(octet)) << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let sign = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
-            out.push(if place > group.len() { b'=' } else { sign });
-        }
-    }
-    out
+    Ok(base64::encode(&content))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn octets_are_written_in_base64() {
-        for (octets, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
-            assert_eq!(base64(octets.as_bytes()), text.as_bytes());
-        }
-    }
 
     #[test]
     fn keys_are_folded_and_the_first_value_counts() {
