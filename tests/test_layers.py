@@ -23,7 +23,7 @@ LAYERS = {
         ["lookup"],
         ["settings"],
         ["mail"],
-        ["tls"],
+        ["tls", "sasl"],
         ["net", "table", "inspection"],
         ["address"],
         ["smtp"],

@@ -20,6 +20,7 @@
 //! address                                      paths, rewriting
 //! net                                          sockets
 //! tls                                          TLS around any dialogue
+//! sasl                                         mechanisms of a client's login
 //! inspection                                   header_checks and related lists
 //! table                                        types of lookup tables
 //! mail                                         envelopes, header fields, replies, IDs
@@ -51,6 +52,7 @@ pub mod net;
 pub mod pickup;
 pub mod qmgr;
 pub mod queue;
+pub mod sasl;
 pub mod settings;
 pub mod slab;
 pub mod smtp;
