@@ -9,13 +9,22 @@ use postillion_core::address::path::Path;
 use postillion_core::address::syntax::Syntax;
 use postillion_core::mail::envelope::{Envelope, Notify, Recipient};
 use postillion_core::mail::id::QueueId;
+use postillion_core::sasl::Kinds;
+use postillion_core::smtp::client::auth::Offer;
 use postillion_core::smtp::client::capability::Capabilities;
 use postillion_core::smtp::client::transaction::{push_mail, push_rcpt};
 use postillion_core::smtp::server::command::{Dialect, MailArguments, RcptArguments, Verb};
 use postillion_fuzz::{Choices, bit};
 
-const ALL: Capabilities =
-    Capabilities { pipelining: true, eight_bit_mime: true, smtputf8: true, dsn: true, size: true, size_limit: None };
+const ALL: Capabilities = Capabilities {
+    pipelining: true,
+    eight_bit_mime: true,
+    smtputf8: true,
+    dsn: true,
+    size: true,
+    size_limit: None,
+    auth: Offer { is_present: false, kinds: Kinds::BY_PASSWORD, has_others: false },
+};
 
 fn check_path(text: &str) {
     let Ok(path) = Path::of(text) else { return };
@@ -46,7 +55,7 @@ fn check_mail(text: &str, dialect: &Dialect) {
     let mut line = Vec::new();
     // RFC 3461 allows only US-ASCII: other text is accepted and not passed on, and neither is an empty one.
     mail.envid = mail.envid.filter(|envid| envid.is_ascii() && !envid.is_empty());
-    if push_mail(&envelope, &ALL, &mut line).is_ok() {
+    if push_mail(&envelope, &ALL, false, &mut line).is_ok() {
         assert_eq!(MailArguments::parse(arguments(&line), dialect), Ok(mail), "{text:?}");
     }
 }

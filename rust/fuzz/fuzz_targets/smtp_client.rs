@@ -10,6 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use postillion_core::mail::envelope::{BodyType, Envelope, Notify, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::mail::status::Outcome;
+use postillion_core::sasl::Login;
 use postillion_core::smtp::client::{Client, ClientSettings, Event, Peer, Protocol, Timeouts};
 use postillion_fuzz::{Choices, Replies, bit, splits};
 use std::collections::HashMap;
@@ -83,6 +84,7 @@ impl Talk {
             nexthop: "example.net".into(),
             loop_detect: true,
             best: bit(flags, 5),
+            login: Login::Never,
         };
         let recipients: Vec<_> = (0..8).map(|n| Recipient::plain(&format!("r{n}@example.net"))).collect();
         let mut envelope = Envelope::plain(QueueId(1), "s@example.org", vec![]);

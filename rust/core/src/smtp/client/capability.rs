@@ -1,5 +1,6 @@
 //! The keywords of a server's EHLO reply (RFC 5321 §4.1.1.1) that the client uses.
 
+use super::auth::Offer;
 use super::response::Response;
 
 /// EHLO keywords that the client acts on.
@@ -17,6 +18,8 @@ pub struct Capabilities {
     pub size: bool,
     /// Maximum octets of a message; `None` if the server gave no limit, or 0.
     pub size_limit: Option<u64>,
+    /// SASL mechanisms (RFC 4954).
+    pub auth: Offer,
 }
 
 impl Capabilities {
@@ -36,6 +39,7 @@ impl Capabilities {
                 "8BITMIME" => offered.eight_bit_mime = true,
                 "SMTPUTF8" => offered.smtputf8 = true,
                 "DSN" => offered.dsn = true,
+                "AUTH" => offered.auth.add(words),
                 "SIZE" => {
                     offered.size = true;
                     let limit = words.next().and_then(|word| word.parse().ok());
@@ -53,6 +57,20 @@ impl Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mechanisms_of_all_lines_are_parsed() {
+        for (text, present, names, others) in [
+            ("250-mx\n250 X", false, "", false),
+            ("250-mx\n250 AUTH", true, "", false),
+            ("250-mx\n250 auth plain Login", true, "PLAIN LOGIN", false),
+            ("250-mx\n250-AUTH=LOGIN\n250 AUTH PLAIN GSSAPI", true, "PLAIN LOGIN", true),
+        ] {
+            let response = Response { code: 250, enhanced: None, text: text.into(), garbage: false };
+            let auth = Capabilities::parse(&response, &[]).auth;
+            assert_eq!((auth.is_present, &*auth.kinds.names(), auth.has_others), (present, names, others), "{text:?}");
+        }
+    }
 
     #[test]
     fn keywords_are_parsed() {

@@ -9,6 +9,8 @@ pub(super) enum Expect {
     Ehlo,
     Helo,
     Lhlo,
+    /// AUTH, or a line of its exchange.
+    Auth,
     Rset,
     /// RSET behind the recipients of a probe: no message follows.
     Abort,
@@ -30,6 +32,7 @@ impl Expect {
             Self::Ehlo => "EHLO command",
             Self::Helo => "HELO command",
             Self::Lhlo => "LHLO command",
+            Self::Auth => "AUTH command",
             Self::Rset | Self::Abort => "RSET command",
             Self::Mail => "MAIL FROM command",
             Self::Rcpt(_) => "RCPT TO command",
@@ -46,6 +49,8 @@ impl Expect {
             Self::Ehlo => "performing the EHLO handshake",
             Self::Helo => "performing the HELO handshake",
             Self::Lhlo => "performing the LHLO handshake",
+            // As in Postfix, a login is a part of the handshake.
+            Self::Auth => "performing the EHLO handshake",
             Self::Rset => "sending RSET probe",
             Self::Abort => "sending RSET",
             Self::Mail => "sending MAIL FROM",
@@ -58,7 +63,7 @@ impl Expect {
 
     pub(super) fn timeout_s(self, timeouts: &Timeouts) -> f64 {
         match self {
-            Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo => timeouts.helo,
+            Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo | Self::Auth => timeouts.helo,
             Self::Rset | Self::Abort => timeouts.rset,
             Self::Mail => timeouts.mail,
             Self::Rcpt(_) => timeouts.rcpt,

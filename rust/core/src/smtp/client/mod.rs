@@ -5,7 +5,7 @@
 //! one. Bytes that arrive when no reply is expected end the connection, because they answer an unknown command.
 //!
 //! ```text
-//! greeting, EHLO (HELO)  ->  Ready | Failed
+//! greeting, EHLO (HELO), AUTH  ->  Ready | Failed
 //! begin                  ->  Recipient*, Body | Finished | Failed
 //! begin (a probe)        ->  Recipient*, Finished | Failed
 //! body(.., last)         ->  Recipient*, Finished | Failed
@@ -21,8 +21,10 @@
 //!
 //! A recipient without an event at the end of its transaction has no verdict and stays queued.
 
+pub mod auth;
 pub mod capability;
 mod expect;
+mod output;
 mod pace;
 mod pipeline;
 mod replies;
@@ -32,6 +34,7 @@ mod settings;
 mod tests;
 pub mod transaction;
 
+pub use auth::{AuthSettings, Protection};
 pub use pace::{PACE_RATIO, PACE_SLACK_S};
 pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
 pub use settings::{ClientSettings, Lmtp, Peer, Protocol, Timeouts, read_tls};
@@ -40,8 +43,10 @@ use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::line_limit::LineLimit;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, outcome_of};
+use auth::Auth;
 use capability::Capabilities;
 use expect::Expect;
+use output::Output;
 use pace::Pace;
 use pipeline::Pipeline;
 use response::ResponseReader;
@@ -101,10 +106,12 @@ pub struct Client {
     settings: Arc<ClientSettings>,
     peer: Peer,
     offered: Capabilities,
+    protection: Protection,
+    auth: Auth,
     phase: Phase,
     reader: ResponseReader,
     events: VecDeque<Event>,
-    output: Vec<u8>,
+    output: Output,
     pipeline: Pipeline,
     /// Recipients that the server accepted, in the order of their commands.
     accepted: Vec<usize>,
@@ -138,10 +145,12 @@ impl Client {
             settings,
             peer,
             offered: Capabilities::default(),
+            protection: Protection::None,
+            auth: Auth::Off,
             phase: Phase::Handshake,
             reader: ResponseReader::default(),
             events: VecDeque::new(),
-            output: Vec::new(),
+            output: Output::default(),
             pipeline: Pipeline::default(),
             accepted: Vec::new(),
             mail_refused: false,
@@ -248,7 +257,7 @@ impl Client {
 
     /// Return the bytes for the server since the last call: one write.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
-        if self.output.is_empty() { None } else { Some(std::mem::take(&mut self.output)) }
+        if self.output.is_empty() { None } else { Some(std::mem::take(&mut *self.output)) }
     }
 
     /// Begin a transaction; the client must be idle. `recipients`: addresses with their positions in events.
@@ -380,7 +389,7 @@ impl Client {
             self.body_ends_line = piece.ends_with(b"\n");
             let piece = self.lines.feed(piece);
             if self.output.is_empty() {
-                self.output = piece;
+                *self.output = piece;
             } else {
                 self.output.extend_from_slice(&piece);
             }
@@ -460,7 +469,8 @@ impl Client {
     // Sending.
 
     fn plan_mail(&mut self, envelope: &Envelope) -> Result<(), BadAddress> {
-        self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, out))
+        let dummy_auth = self.sends_dummy_auth();
+        self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, dummy_auth, out))
     }
 
     fn plan_rcpt(&mut self, position: usize, recipient: &Recipient, smtputf8: bool) -> Result<(), BadAddress> {

@@ -17,6 +17,7 @@ impl Client {
             Expect::Greeting => self.greeted(response),
             Expect::Ehlo if response.class() != 2 && response.code != 421 => self.send(Expect::Helo),
             Expect::Ehlo | Expect::Helo | Expect::Lhlo => self.welcomed(expect, response),
+            Expect::Auth => self.auth_answered(response),
             Expect::Rset if response.class() != 2 => return self.spent(expect, response),
             Expect::Rset => {}
             Expect::Abort => return self.aborted(response),
@@ -136,6 +137,13 @@ impl Client {
         if expect != Expect::Helo {
             self.offered = Capabilities::parse(response, &self.settings.discard_ehlo_keywords);
         }
+        if !self.log_in() {
+            self.ready();
+        }
+    }
+
+    /// End the handshake: a transaction may begin.
+    pub(super) fn ready(&mut self) {
         self.phase = Phase::Idle;
         self.events.push_back(Event::Ready);
     }

@@ -1,9 +1,11 @@
 //! The settings of the SMTP client, and the server of a connection.
 
+use super::auth::AuthSettings;
 use crate::address::generic::Generic;
 use crate::inspection::lists::Lists;
 use crate::lookup::Maps;
 use crate::mail::mime::MimeRules;
+use crate::sasl::Login;
 use crate::settings;
 use crate::settings::{Source, seconds};
 use crate::tls::client_settings::ClientTls;
@@ -63,6 +65,8 @@ settings! {
         min_data_rate: Option<f64> = data_rate "smtp_min_data_rate",
         /// The timeout of each stage.
         timeouts: Timeouts => settings,
+        /// Logins.
+        auth: AuthSettings => settings,
         /// Convert 8-bit content for a server without 8BITMIME.
         converts: bool = is_off "disable_mime_output_conversion",
         /// The limits of that conversion.
@@ -165,6 +169,8 @@ pub struct Peer {
     pub loop_detect: bool,
     /// No other host of the next hop has a better preference.
     pub best: bool,
+    /// This client's account there.
+    pub login: Login,
 }
 
 impl Protocol {
@@ -193,11 +199,11 @@ impl ClientSettings {
 }
 
 impl Peer {
-    /// Describe a server. `port`: 0 for a socket in the file system, which `address` names.
+    /// Describe a server, without a login. `port`: 0 for a socket in the file system, which `address` names.
     pub fn new(host: &str, address: &str, port: u16, nexthop: &str, loop_detect: bool, best: bool) -> Self {
         let name_address = format!("{host}[{address}]");
         let name_address_port = if port == 0 { name_address.clone() } else { format!("{name_address}:{port}") };
-        Self { name_address, name_address_port, nexthop: nexthop.into(), loop_detect, best }
+        Self { name_address, name_address_port, nexthop: nexthop.into(), loop_detect, best, login: Login::Never }
     }
 }
 

@@ -18,7 +18,13 @@ pub const PARAMETER_MAX_OCTETS: usize = 500;
 pub struct BadAddress;
 
 /// Append `MAIL FROM:<...>` with the parameters that the server offers (RFC 5321 §4.1.1.2, RFC 1870, 3461, 6152, 6531).
-pub fn push_mail(envelope: &Envelope, offered: &Capabilities, out: &mut Vec<u8>) -> Result<(), BadAddress> {
+/// `dummy_auth`: with AUTH=<>, nobody vouches for the sender (RFC 4954 §5).
+pub fn push_mail(
+    envelope: &Envelope,
+    offered: &Capabilities,
+    dummy_auth: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), BadAddress> {
     let path = path(&envelope.sender)?;
     out.extend_from_slice(b"MAIL FROM:<");
     out.extend_from_slice(path.as_bytes());
@@ -45,6 +51,9 @@ pub fn push_mail(envelope: &Envelope, offered: &Capabilities, out: &mut Vec<u8>)
     }
     if offered.smtputf8 && envelope.smtputf8 {
         out.extend_from_slice(b" SMTPUTF8");
+    }
+    if dummy_auth {
+        out.extend_from_slice(b" AUTH=<>");
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -218,6 +227,7 @@ mod tests {
             dsn: true,
             size: true,
             size_limit: None,
+            ..Capabilities::default()
         };
         for (offered, mail, rcpt) in [
             (Capabilities::default(), "MAIL FROM:<s@example.org>\r\n", "RCPT TO:<a+b@example.org>\r\n"),
@@ -228,7 +238,7 @@ mod tests {
             ),
         ] {
             let mut out = Vec::new();
-            push_mail(&envelope, &offered, &mut out).unwrap();
+            push_mail(&envelope, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), mail);
             push_rcpt(&recipient, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), rcpt);
@@ -276,7 +286,7 @@ mod tests {
             envelope.envid = Some(value.into());
             recipient.orcpt = Some(value.into());
             let mut out = Vec::new();
-            push_mail(&envelope, &offered, &mut out).unwrap();
+            push_mail(&envelope, &offered, false, &mut out).unwrap();
             push_rcpt(&recipient, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), "MAIL FROM:<s@example.org>\r\nRCPT TO:<a@example.org>\r\n");
         }

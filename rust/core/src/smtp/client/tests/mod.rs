@@ -2,6 +2,7 @@
 //! byte by byte.
 
 mod ahead;
+mod auth;
 mod model;
 mod probe;
 
@@ -9,6 +10,7 @@ use super::*;
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::id::QueueId;
 use crate::mail::status::Outcome;
+use crate::sasl::Login;
 use std::sync::Arc;
 
 /// Return the envelope of a message of five octets.
@@ -40,6 +42,7 @@ fn peer() -> Peer {
         nexthop: "example.org".into(),
         loop_detect: true,
         best: true,
+        login: Login::Never,
     }
 }
 
@@ -63,8 +66,11 @@ struct Dialogue {
 
 impl Dialogue {
     fn new(settings: ClientSettings, mails: &[usize]) -> Self {
+        Self::of(Client::new(Arc::new(settings), peer(), 0.0), mails)
+    }
+
+    fn of(client: Client, mails: &[usize]) -> Self {
         let recipients = (0..40).map(|n| Recipient::plain(&format!("r{n}@x"))).collect();
-        let client = Client::new(Arc::new(settings), peer(), 0.0);
         let mut mails = mails.to_vec();
         mails.reverse();
         let envelope = Arc::new(envelope());
@@ -144,7 +150,10 @@ impl Dialogue {
 
 /// Play a script. `server`: its replies, in pieces between `|`; the last piece may be `EOF` or `TIMEOUT`.
 fn play(settings: ClientSettings, mails: &[usize], server: &str, bytewise: bool) -> Dialogue {
-    let mut dialogue = Dialogue::new(settings, mails);
+    play_on(Dialogue::new(settings, mails), server, bytewise)
+}
+
+fn play_on(mut dialogue: Dialogue, server: &str, bytewise: bool) -> Dialogue {
     for piece in server.split('|') {
         match piece {
             "EOF" => dialogue.client.lost(),
