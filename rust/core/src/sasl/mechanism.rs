@@ -60,17 +60,17 @@ pub enum Fault {
 
 impl Failure {
     /// The server's challenge makes no sense.
-    pub fn challenge(problem: &'static str) -> Self {
+    pub const fn challenge(problem: &'static str) -> Self {
         Self { fault: Fault::Challenge, problem }
     }
 
     /// The server does not prove that it knows the password.
-    pub fn server(problem: &'static str) -> Self {
+    pub const fn server(problem: &'static str) -> Self {
         Self { fault: Fault::Server, problem }
     }
 
     /// This side cannot go on.
-    pub fn client(problem: &'static str) -> Self {
+    pub const fn client(problem: &'static str) -> Self {
         Self { fault: Fault::Client, problem }
     }
 }
