@@ -150,6 +150,7 @@ impl Guest {
             loop_detect: true,
             best: true,
             login: Login::Never,
+            tls: None,
         };
         let recipient = Recipient::plain("recipient@example.net");
         let envelope = Envelope::plain(QueueId(START_US << SLOT_BITS), "sender@example.org", vec![recipient.clone()]);

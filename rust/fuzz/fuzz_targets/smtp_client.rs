@@ -85,6 +85,7 @@ impl Talk {
             loop_detect: true,
             best: bit(flags, 5),
             login: Login::Never,
+            tls: None,
         };
         let recipients: Vec<_> = (0..8).map(|n| Recipient::plain(&format!("r{n}@example.net"))).collect();
         let mut envelope = Envelope::plain(QueueId(1), "s@example.org", vec![]);
@@ -172,7 +173,7 @@ impl Talk {
         self.listen();
         while let Some(event) = self.client.next_event() {
             self.trace.push(event.clone());
-            assert!(!self.over || matches!(event, Event::Warning(_)), "{event:?} after the end");
+            assert!(!self.over || matches!(event, Event::Warning(_) | Event::Note(_)), "{event:?} after the end");
             match event {
                 Event::Ready => self.begin(),
                 Event::Body => {
@@ -214,7 +215,8 @@ impl Talk {
                     assert!(status.outcome != Outcome::Sent && status.text.len() <= STATUS_MAX_OCTETS);
                     self.over = true;
                 }
-                Event::Warning(_) => {}
+                Event::Warning(_) | Event::Note(_) => {}
+                Event::StartTls => unreachable!("no policy asks for it"),
             }
             self.listen();
         }

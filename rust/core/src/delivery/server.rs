@@ -1,6 +1,9 @@
 //! A server that an agent connects to, and how.
 
+use crate::sasl::Login;
+use crate::tls::Policy;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A server: a host at one of its addresses, or a socket in the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub struct Server {
 }
 
 /// How to connect to a server, and what is left if it fails.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Attempt {
     /// No other server is left when this one fails before its handshake is done.
     pub last_address: bool,
@@ -28,4 +31,10 @@ pub struct Attempt {
     pub source: Option<IpAddr>,
     /// The number of hosts of the next hop.
     pub hosts: usize,
+    /// The use of TLS; `None` for none.
+    pub tls: Option<Arc<Policy>>,
+    /// Whether the connection takes further jobs inside TLS.
+    pub reuses_tls: bool,
+    /// This client's account there.
+    pub login: Login,
 }

@@ -4,6 +4,7 @@ use super::request::Ticket;
 use super::server::{Attempt, Server};
 use super::session::{Next, Session};
 use crate::net::Dialogue;
+use crate::tls::{Channel, Facts, Failure};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,5 +93,17 @@ impl Dialogue for Shared {
 
     fn take_output(&mut self) -> Option<Vec<u8>> {
         lock(self).session.take_output()
+    }
+
+    fn take_channel(&mut self) -> Option<Channel> {
+        lock(self).session.take_channel()
+    }
+
+    fn secured(&mut self, facts: Box<Facts>, now: f64) -> Next {
+        step(self, |session, wall_now_us| session.secured(&facts, now, wall_now_us))
+    }
+
+    fn insecure(&mut self, failure: &Failure, now: f64) -> Next {
+        step(self, |session, wall_now_us| session.insecure(failure, now, wall_now_us))
     }
 }

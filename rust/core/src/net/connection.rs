@@ -163,11 +163,13 @@ impl<D: Dialogue> Connection<D> {
         output.is_none_or(|output| self.write(output))
     }
 
-    /// Let all further octets of the dialogue go through its channel. Its output before is written already.
-    pub fn secure(&mut self) {
+    /// Let all further octets of the dialogue go through its channel, and write what the channel says first. The
+    /// dialogue's output before is written already. False when the connection is broken.
+    pub fn secure(&mut self) -> bool {
         if self.channel.is_none() {
             self.channel = self.dialogue.as_mut().and_then(Dialogue::take_channel);
         }
+        self.send_sealed()
     }
 
     /// Tell the peer that nothing follows. False when the connection is broken.

@@ -173,7 +173,11 @@ impl<D: Dialogue> Reactor<D> {
     pub fn secure(&mut self, key: Key) {
         self.flush(key);
         if let Some(connection) = self.connection(key) {
-            connection.secure();
+            if connection.secure() {
+                self.watch(key);
+            } else {
+                self.lose(key);
+            }
         }
     }
 

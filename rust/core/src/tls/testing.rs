@@ -1,8 +1,10 @@
 //! An engine without cryptography, for tests: the handshake is `hello!`, octet 0x18 is a failure, octet 0x04 the
 //! end.
 
+use super::client::{ClientEngines, Policy};
 use super::engine::{Engine, Engines, Failure};
 use super::facts::Facts;
+use std::sync::Arc;
 
 /// The peer's half of the handshake.
 pub const HELLO: &[u8] = b"hello!";
@@ -73,6 +75,12 @@ impl Engine for Plain {
 /// The source of such engines.
 #[derive(Debug)]
 pub struct Plains;
+
+impl ClientEngines for Plains {
+    fn connect(&self, _policy: &Arc<Policy>) -> Result<Box<dyn Engine>, Failure> {
+        Ok(Box::new(Plain::default()))
+    }
+}
 
 impl Engines for Plains {
     fn accept(&self) -> Result<Box<dyn Engine>, Failure> {

@@ -3,6 +3,7 @@
 use super::Service;
 use super::jobs::is_spent;
 use crate::delivery::request::Request;
+use crate::delivery::server::{Attempt, Server};
 use crate::delivery::session::{Next, Session};
 use crate::delivery::visit::{lock, step};
 use crate::net::reactor::{Happening, Key};
@@ -86,6 +87,7 @@ impl Service {
                 Next::Sending if blocked || self.reactor.dialogue(key).is_none() => return,
                 Next::Sending => step(&session, |session, wall_now_us| session.send_body(now, wall_now_us)),
                 Next::Asking => return self.ask(key),
+                Next::StartTls => return self.reactor.secure(key),
                 Next::Followed => {
                     self.followed(key);
                     step(&session, |session, wall_now_us| session.next(now, wall_now_us))
@@ -94,6 +96,7 @@ impl Service {
                     let bug = lock(&session).bug.take().unwrap_or_default();
                     return self.broken(key, &bug, now);
                 }
+                Next::Clear => return self.start_clear(key, now),
                 Next::Finished | Next::Closed | Next::Stale => return self.ended(key, next, now),
             };
         }
@@ -130,13 +133,17 @@ impl Service {
         self.leave(key);
         let Some(visit) = self.visits.get_mut(&key) else { return };
         let (ticket, opened) = (visit.ticket.take(), visit.opened);
-        let transactions = visit.session.as_ref().map_or(0, |session| lock(session).session.transactions());
+        let Some(session) = visit.session.clone() else { return };
+        let (transactions, may_keep) = {
+            let carried = lock(&session);
+            (carried.session.transactions(), carried.session.may_keep())
+        };
         let nexthop = Arc::clone(&visit.nexthop);
         let finished = ticket.is_none_or(|ticket| next != Next::Stale && self.left(ticket, transactions));
         let spent = is_spent(&self.settings, opened, transactions, now);
         match self.routes.of(&nexthop) {
             Some(route) if next == Next::Finished && !self.draining && !spent => {
-                if route.has_room() && route.wants(&self.settings, route.active) {
+                if may_keep && route.has_room() && route.wants(&self.settings, route.active) {
                     route.idle.push_back(key);
                     if let Some(visit) = self.visits.get_mut(&key) {
                         visit.idle_since = now;
@@ -153,6 +160,18 @@ impl Service {
             Some(ticket) if next == Next::Stale => self.start_over(ticket),
             Some(ticket) if !finished => self.find(ticket),
             _ => {}
+        }
+    }
+
+    /// TLS has failed where the site only prefers it: deliver the job to the same server in the clear.
+    fn start_clear(&mut self, key: Key, now: f64) {
+        self.leave(key);
+        let Some(visit) = self.visits.get_mut(&key) else { return };
+        let attempt = Attempt { tls: None, ..visit.attempt.clone() };
+        let (server, ticket) = (Server::clone(&visit.server), visit.ticket.take());
+        self.close(key, now);
+        if let Some(ticket) = ticket {
+            self.connect(ticket, server, attempt, now);
         }
     }
 

@@ -15,6 +15,7 @@
 //! unchanged when the job before it ends with one of these.
 
 mod message;
+mod secure;
 
 use crate::ask::{Answer, Lookup};
 use crate::delivery::assignment::Assignment;
@@ -24,6 +25,7 @@ use crate::delivery::smtputf8::needs_smtputf8;
 use crate::mail::status::Status;
 use crate::queue::ContentReader;
 use crate::smtp::client::{Client, ClientSettings, Event, Peer, Protocol};
+use crate::tls::Channel;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Poll;
@@ -41,6 +43,8 @@ pub enum Next {
     More,
     /// Call `send_body` when the output is written: a large message has another piece.
     Sending,
+    /// TLS begins: all further octets go through `take_channel`. Then call `secured` or `insecure`.
+    StartTls,
     /// As `More`; when `asks` has lookups, call `answer` with their answers.
     Asking,
     /// Report the job, then call `next`: the job is done with this server, and the job that followed is in progress.
@@ -51,6 +55,8 @@ pub enum Next {
     Closed,
     /// Close the connection and deliver the job on another one: the server had closed this one while it was idle.
     Stale,
+    /// Close the connection and deliver the job on another one without TLS: TLS has failed, and the site only prefers it.
+    Clear,
     /// Close the connection: a bug has ended the session, and its job has no statuses. `visit::step` returns it.
     Broken,
 }
@@ -77,6 +83,10 @@ pub struct Session {
     outgoing: Option<Outgoing>,
     /// Time at which a piece began to wait for answers.
     asking_since: Option<f64>,
+    /// For the owner of the socket.
+    channel: Option<Channel>,
+    /// smtp_tls_connection_reuse
+    reuses_tls: bool,
 }
 
 impl Session {
@@ -89,7 +99,14 @@ impl Session {
             content: None,
             outgoing: None,
             asking_since: None,
+            channel: None,
+            reuses_tls: false,
         }
+    }
+
+    /// Let the connection take further jobs inside TLS (smtp_tls_connection_reuse).
+    pub fn reuse_tls(&mut self) {
+        self.reuses_tls = true;
     }
 
     /// Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
@@ -208,13 +225,20 @@ impl Session {
     pub fn next(&mut self, now: f64, wall_now_us: u64) -> Next {
         while let Some(event) = self.client.next_event() {
             match event {
+                Event::StartTls => {
+                    if self.start_tls() {
+                        return Next::StartTls;
+                    }
+                }
                 Event::Ready => self.begin(now, wall_now_us),
                 Event::Body => self.open_content(now, wall_now_us),
                 Event::Recipient { position, status } => self.apply(position, status, wall_now_us),
                 Event::Finished { reusable } => return self.finished(reusable, now, wall_now_us),
-                Event::Failed { status, stale, elsewhere } => {
+                Event::Failed { clear: true, .. } if self.clears() => return Next::Clear,
+                Event::Failed { status, stale, elsewhere, .. } => {
                     return self.failed(&status, stale, elsewhere, wall_now_us);
                 }
+                Event::Note(text) => self.tell(format_args!("{text}")),
                 Event::Warning(text) => {
                     if let Some(assignment) = &self.current {
                         assignment.work.log().warning(format_args!("{text}"));
@@ -327,6 +351,17 @@ impl Session {
             self.begin(now, wall_now_us);
         }
         Next::Followed
+    }
+
+    /// Leave the job in progress for a connection without TLS, if it may go out in the clear.
+    fn clears(&mut self) -> bool {
+        if !self.current.as_ref().is_some_and(|assignment| self.may_clear(assignment)) {
+            return false;
+        }
+        self.content = None;
+        self.follower = None;
+        self.current = None;
+        true
     }
 
     fn failed(&mut self, status: &Status, stale: bool, elsewhere: bool, wall_now_us: u64) -> Next {

@@ -165,14 +165,16 @@ impl Driver {
         loop {
             self.write();
             match next {
-                Next::More | Next::Asking => return,
+                Next::More | Next::Asking | Next::StartTls => return,
                 Next::Sending if !self.writable => return,
                 Next::Sending => next = self.session.send_body(0.0, self.wall_now_us),
                 Next::Followed => {
                     self.ends.push(next);
                     next = self.session.next(0.0, self.wall_now_us);
                 }
-                Next::Finished | Next::Closed | Next::Stale | Next::Broken => return self.ends.push(next),
+                Next::Finished | Next::Closed | Next::Stale | Next::Clear | Next::Broken => {
+                    return self.ends.push(next);
+                }
             }
         }
     }

@@ -296,7 +296,7 @@ impl Client {
 
     fn fail_with(&mut self, status: Status) {
         self.quit();
-        self.events.push_back(Event::Failed { status, stale: false, elsewhere: false });
+        self.events.push_back(Event::Failed { status, stale: false, elsewhere: false, clear: false });
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub size: bool,
     /// Maximum octets of a message; `None` if the server gave no limit, or 0.
     pub size_limit: Option<u64>,
+    /// STARTTLS (RFC 3207).
+    pub starttls: bool,
     /// SASL mechanisms (RFC 4954).
     pub auth: Offer,
 }
@@ -39,6 +41,7 @@ impl Capabilities {
                 "8BITMIME" => offered.eight_bit_mime = true,
                 "SMTPUTF8" => offered.smtputf8 = true,
                 "DSN" => offered.dsn = true,
+                "STARTTLS" => offered.starttls = true,
                 "AUTH" => offered.auth.add(words),
                 "SIZE" => {
                     offered.size = true;

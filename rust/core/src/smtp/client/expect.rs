@@ -9,6 +9,7 @@ pub(super) enum Expect {
     Ehlo,
     Helo,
     Lhlo,
+    StartTls,
     /// AUTH, or a line of its exchange.
     Auth,
     Rset,
@@ -32,6 +33,7 @@ impl Expect {
             Self::Ehlo => "EHLO command",
             Self::Helo => "HELO command",
             Self::Lhlo => "LHLO command",
+            Self::StartTls => "STARTTLS command",
             Self::Auth => "AUTH command",
             Self::Rset | Self::Abort => "RSET command",
             Self::Mail => "MAIL FROM command",
@@ -49,8 +51,8 @@ impl Expect {
             Self::Ehlo => "performing the EHLO handshake",
             Self::Helo => "performing the HELO handshake",
             Self::Lhlo => "performing the LHLO handshake",
-            // As in Postfix, a login is a part of the handshake.
-            Self::Auth => "performing the EHLO handshake",
+            // As in Postfix, both are a part of the handshake.
+            Self::StartTls | Self::Auth => "performing the EHLO handshake",
             Self::Rset => "sending RSET probe",
             Self::Abort => "sending RSET",
             Self::Mail => "sending MAIL FROM",
@@ -63,7 +65,7 @@ impl Expect {
 
     pub(super) fn timeout_s(self, timeouts: &Timeouts) -> f64 {
         match self {
-            Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo | Self::Auth => timeouts.helo,
+            Self::Greeting | Self::Ehlo | Self::Helo | Self::Lhlo | Self::StartTls | Self::Auth => timeouts.helo,
             Self::Rset | Self::Abort => timeouts.rset,
             Self::Mail => timeouts.mail,
             Self::Rcpt(_) => timeouts.rcpt,

@@ -5,7 +5,7 @@
 //! one. Bytes that arrive when no reply is expected end the connection, because they answer an unknown command.
 //!
 //! ```text
-//! greeting, EHLO (HELO), AUTH  ->  Ready | Failed
+//! greeting, EHLO (HELO), STARTTLS, AUTH  ->  Ready | StartTls | Failed
 //! begin                  ->  Recipient*, Body | Finished | Failed
 //! begin (a probe)        ->  Recipient*, Finished | Failed
 //! body(.., last)         ->  Recipient*, Finished | Failed
@@ -30,6 +30,7 @@ mod pipeline;
 mod replies;
 pub mod response;
 mod settings;
+pub mod starttls;
 #[cfg(test)]
 mod tests;
 pub mod transaction;
@@ -50,6 +51,7 @@ use output::Output;
 use pace::Pace;
 use pipeline::Pipeline;
 use response::ResponseReader;
+use starttls::Tls;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use transaction::{BadAddress, push_mail, push_rcpt};
@@ -60,6 +62,8 @@ const QUIT: &[u8] = b"QUIT\r\n";
 /// A step of the dialogue that the driver must handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// TLS begins: call `secured` or `insecure`. All further octets go through its channel.
+    StartTls,
     /// The handshake is done: `begin` is possible.
     Ready,
     /// The server expects the message: call `body`.
@@ -85,9 +89,13 @@ pub enum Event {
         stale: bool,
         /// Another server of the destination may accept the message, although the status is a refusal.
         elsewhere: bool,
+        /// TLS has failed, and the site does not require it: a new connection without TLS may work.
+        clear: bool,
     },
     /// A line for the log about the server.
     Warning(String),
+    /// The same, without a warning.
+    Note(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +114,7 @@ pub struct Client {
     settings: Arc<ClientSettings>,
     peer: Peer,
     offered: Capabilities,
+    tls: Tls,
     protection: Protection,
     auth: Auth,
     phase: Phase,
@@ -145,6 +154,7 @@ impl Client {
             settings,
             peer,
             offered: Capabilities::default(),
+            tls: Tls::Off,
             protection: Protection::None,
             auth: Auth::Off,
             phase: Phase::Handshake,
@@ -171,6 +181,7 @@ impl Client {
         };
         client.pipeline.expect(Expect::Greeting);
         client.set_deadline(now);
+        client.wrap(now);
         client
     }
 
@@ -202,6 +213,10 @@ impl Client {
     /// Receive bytes from the server, in any split.
     pub fn receive(&mut self, mut bytes: &[u8], now: f64) {
         while !bytes.is_empty() && self.phase != Phase::Closed {
+            if self.is_shaking() {
+                // Whoever put it behind the reply to STARTTLS, it is not a part of the dialogue inside TLS.
+                return;
+            }
             if self.pipeline.awaited() == 0 && self.phase != Phase::Body {
                 return self.spoke_unasked();
             }
@@ -221,7 +236,7 @@ impl Client {
                     if let Some(response) = response {
                         let last = self.pipeline.awaited() <= 1;
                         self.answer(&response, now);
-                        if last && !bytes.is_empty() && self.phase != Phase::Closed {
+                        if last && !bytes.is_empty() && self.phase != Phase::Closed && !self.is_shaking() {
                             // The server sent it before it received a command that it could answer.
                             return self.spoke_unasked();
                         }
@@ -233,8 +248,10 @@ impl Client {
 
     /// Note that the server closed the connection, or that it broke.
     pub fn lost(&mut self) {
-        let text = format!("lost connection with {} while {}", self.peer.name_address, self.stage());
-        self.fail(Enhanced { class: 4, subject: 4, detail: 2 }, text);
+        if self.is_shaking() {
+            return self.fail_to_start();
+        }
+        self.break_off(format!("lost connection with {} while {}", self.peer.name_address, self.stage()));
     }
 
     /// Return when to call `timeout`; `None` while no reply is expected.
@@ -245,8 +262,10 @@ impl Client {
     /// End the connection if the deadline has passed.
     pub fn timeout(&mut self, now: f64) {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            let text = format!("conversation with {} timed out while {}", self.peer.name_address, self.stage());
-            self.fail(Enhanced { class: 4, subject: 4, detail: 2 }, text);
+            if self.is_shaking() {
+                return self.fail_to_start();
+            }
+            self.break_off(format!("conversation with {} timed out while {}", self.peer.name_address, self.stage()));
         }
     }
 
@@ -276,7 +295,7 @@ impl Client {
             let text = format!("SMTPUTF8 is required, but was not offered by host {}", self.peer.name_address);
             self.quit();
             let status = refusal([6, 7], &text);
-            return self.events.push_back(Event::Failed { status, stale: false, elsewhere: true });
+            return self.events.push_back(Event::Failed { status, stale: false, elsewhere: true, clear: false });
         }
         if let Some(status) = self.too_large(envelope) {
             return self.finish_all(recipients, &status);
@@ -517,7 +536,7 @@ impl Client {
         }
         self.output.clear();
         self.events.retain(|event| !matches!(event, Event::Ready | Event::Body));
-        self.events.push_back(Event::Failed { status, stale: false, elsewhere: false });
+        self.events.push_back(Event::Failed { status, stale: false, elsewhere: false, clear: false });
     }
 
     fn violated(&mut self, what: &str) {
@@ -525,14 +544,24 @@ impl Client {
         self.fail(Enhanced { class: 4, subject: 5, detail: 0 }, text);
     }
 
+    /// End a connection that is broken.
+    fn break_off(&mut self, text: String) {
+        self.fail_as(Enhanced { class: 4, subject: 4, detail: 2 }, text, self.may_clear());
+    }
+
     fn fail(&mut self, dsn: Enhanced, text: String) {
+        self.fail_as(dsn, text, false);
+    }
+
+    /// `clear`: see `Event::Failed`.
+    fn fail_as(&mut self, dsn: Enhanced, text: String, clear: bool) {
         if self.phase == Phase::Closed {
             return;
         }
         let stale = self.phase == Phase::Idle || (self.transactions > 1 && !self.answered && self.phase != Phase::Body);
         self.close();
         let status = Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote: None };
-        self.events.push_back(Event::Failed { status, stale, elsewhere: false });
+        self.events.push_back(Event::Failed { status, stale, elsewhere: false, clear });
     }
 
     fn close(&mut self) {

@@ -17,6 +17,7 @@ impl Client {
             Expect::Greeting => self.greeted(response),
             Expect::Ehlo if response.class() != 2 && response.code != 421 => self.send(Expect::Helo),
             Expect::Ehlo | Expect::Helo | Expect::Lhlo => self.welcomed(expect, response),
+            Expect::StartTls => return self.starttls_answered(response, now),
             Expect::Auth => self.auth_answered(response),
             Expect::Rset if response.class() != 2 => return self.spent(expect, response),
             Expect::Rset => {}
@@ -137,6 +138,13 @@ impl Client {
         if expect != Expect::Helo {
             self.offered = Capabilities::parse(response, &self.settings.discard_ehlo_keywords);
         }
+        if !self.ask_for_tls() {
+            self.welcome_done();
+        }
+    }
+
+    /// The server is known: log in, or end the handshake.
+    pub(super) fn welcome_done(&mut self) {
         if !self.log_in() {
             self.ready();
         }
@@ -211,7 +219,7 @@ impl Client {
     fn spent(&mut self, expect: Expect, response: &Response) {
         let status = self.said(expect, response);
         self.close();
-        self.events.push_back(Event::Failed { status, stale: true, elsewhere: false });
+        self.events.push_back(Event::Failed { status, stale: true, elsewhere: false, clear: false });
     }
 
     /// Handle a reply before the end of the message.

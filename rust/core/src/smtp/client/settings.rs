@@ -1,6 +1,7 @@
 //! The settings of the SMTP client, and the server of a connection.
 
 use super::auth::AuthSettings;
+use super::starttls::StartTls;
 use crate::address::generic::Generic;
 use crate::inspection::lists::Lists;
 use crate::lookup::Maps;
@@ -8,6 +9,7 @@ use crate::mail::mime::MimeRules;
 use crate::sasl::Login;
 use crate::settings;
 use crate::settings::{Source, seconds};
+use crate::tls::Policy;
 use crate::tls::client_settings::ClientTls;
 use std::sync::Arc;
 
@@ -65,6 +67,8 @@ settings! {
         min_data_rate: Option<f64> = data_rate "smtp_min_data_rate",
         /// The timeout of each stage.
         timeouts: Timeouts => settings,
+        /// STARTTLS.
+        starttls: StartTls => settings,
         /// Logins.
         auth: AuthSettings => settings,
         /// Convert 8-bit content for a server without 8BITMIME.
@@ -171,6 +175,8 @@ pub struct Peer {
     pub best: bool,
     /// This client's account there.
     pub login: Login,
+    /// The use of TLS; `None` for none.
+    pub tls: Option<Arc<Policy>>,
 }
 
 impl Protocol {
@@ -199,11 +205,24 @@ impl ClientSettings {
 }
 
 impl Peer {
-    /// Describe a server, without a login. `port`: 0 for a socket in the file system, which `address` names.
+    /// Return the host's name.
+    pub fn host(&self) -> &str {
+        self.name_address.split('[').next().unwrap_or_default()
+    }
+
+    /// Describe a server, without a login and without TLS. `port`: 0 for a socket in the file system, which `address` names.
     pub fn new(host: &str, address: &str, port: u16, nexthop: &str, loop_detect: bool, best: bool) -> Self {
         let name_address = format!("{host}[{address}]");
         let name_address_port = if port == 0 { name_address.clone() } else { format!("{name_address}:{port}") };
-        Self { name_address, name_address_port, nexthop: nexthop.into(), loop_detect, best, login: Login::Never }
+        Self {
+            name_address,
+            name_address_port,
+            nexthop: nexthop.into(),
+            loop_detect,
+            best,
+            login: Login::Never,
+            tls: None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod ahead;
 mod auth;
 mod model;
 mod probe;
+mod starttls;
 
 use super::*;
 use crate::mail::envelope::{Envelope, Recipient};
@@ -43,6 +44,7 @@ fn peer() -> Peer {
         loop_detect: true,
         best: true,
         login: Login::Never,
+        tls: None,
     }
 }
 
@@ -128,13 +130,15 @@ impl Dialogue {
                     self.over = !reusable;
                     if reusable { "finished".into() } else { "finished, closed".into() }
                 }
-                Event::Failed { status, stale, elsewhere } => {
+                Event::Failed { status, stale, elsewhere, .. } => {
                     self.over = true;
                     let word = if stale { "stale" } else { "failed" };
                     let elsewhere = if elsewhere { " elsewhere" } else { "" };
                     format!("{word}{elsewhere} {} {}", status.dsn, status.text)
                 }
                 Event::Warning(text) => format!("warning {text}"),
+                Event::Note(text) => format!("note {text}"),
+                Event::StartTls => "TLS".into(),
             });
             if next && let Some(count) = self.mails.pop() {
                 let recipients = self.recipients[..count].iter().enumerate();

@@ -28,7 +28,8 @@ fn play(transactions: &[(bool, usize)], protocol: Protocol, server: &str, bytewi
                     if reusable { "finished".into() } else { "finished, closed".into() }
                 }
                 Event::Failed { stale, .. } => if stale { "stale" } else { "failed" }.into(),
-                Event::Warning(text) => format!("warning {text}"),
+                Event::Warning(text) | Event::Note(text) => format!("warning {text}"),
+                Event::StartTls => "TLS".into(),
             });
             if next && let Some((is_probe, count)) = left.next() {
                 let trace = if *is_probe { Trace::Probe } else { Trace::Off };
