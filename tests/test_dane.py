@@ -173,7 +173,10 @@ async def test_dane_is_refused_for_a_socket_in_the_file_system() -> None:
     policies = TlsPolicies(config(**values), "lmtp", Resolver(["127.0.0.1"], 9), warnings.append)
     with pytest.raises(NoPolicy, match=r"^client TLS configuration problem$"):
         await policies.policy_for(parse("unix:/run/lmtp", 24, lmtp=True), Target("localhost", "/run/lmtp", 0))
-    assert warnings == ['unix:/run/lmtp: the "dane" security level is invalid for delivery via unix-domain sockets']
+    assert warnings == [
+        'unix:/run/lmtp: the "dane" security level is invalid for delivery via unix-domain sockets',
+        "TLS policy lookup for unix:/run/lmtp/localhost: client TLS configuration problem",
+    ]
 
 
 GOOD = "TLSA 3 1 1 " + "00" * 32

@@ -548,6 +548,10 @@ DELIVERIES: list[tuple[str, StsPolicy, dict[str, str], str, Target, str]] = [
      "secure mail.example.com"),
     ("per site first", POLICY, {**BASE, "smtp_tls_per_site": "static:MAY"}, "example.org", MX, "may"),
     ("DANE first", POLICY, DANE, "example.org", MX._replace(host="dane.example"), "dane"),
+    ("MX not secure", POLICY, DANE, "example.org", MX._replace(host="dane.example", mx_secure=False),
+     "4.7.5 MX host dane.example is not in the MTA-STS policy of example.org"),
+    ("MX not secure, but named", POLICY, DANE, "example.org", MX._replace(host="dane.example.net", mx_secure=False),
+     "half-dane"),
     ("DANE not there", POLICY, DANE, "example.org", MX, "secure mail.example.com"),
     ("DANE fails", POLICY, DANE, "example.org", MX._replace(host="broken.example"),
      "4.7.5 TLSA lookup error for broken.example:25"),
@@ -576,7 +580,7 @@ async def test_policy_of_a_domain_decides_where_nothing_else_does(
     world = World(tmp_path, policy=published)
 
     def script(query: Query) -> list[Response]:
-        if query.name == "_25._tcp.dane.example":
+        if query.name in ("_25._tcp.dane.example", "_25._tcp.dane.example.net"):
             response = query.answer("TLSA 3 1 1 " + "00" * 32)
             response.flags |= dns.flags.AD
             return [response]

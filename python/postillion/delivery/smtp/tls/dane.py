@@ -48,10 +48,11 @@ class Dane:
         self._resolver = resolver
         self._warn = warn
 
-    async def applied(self, policy: Policy, site: NextHop, target: Target) -> Policy:
+    async def applied(self, policy: Policy, site: NextHop, target: Target, domain: str) -> Policy:
         """Return the policy of level dane or dane-only with what DNS has for the host. Raises `NoPolicy`.
 
         Without TLSA records the level is may, with unusable ones encrypt; dane-only then refuses the host.
+        `domain`: that of the next hop, as DNS has it.
         """
         settings = self._settings
         if not target.port:
@@ -68,7 +69,7 @@ class Dane:
             if found is None:
                 return _without(policy, NOT_FOUND)
             records = self._usable(found, target)
-            names = await self._names(found.base, site, target, records)
+            names = await self._names(found.base, site, target, records, domain)
         except _LookupError as problem:
             self._warn(f"DANE TLSA lookup problem: {problem}")
             raise NoPolicy("4.7.5", f"TLSA lookup error for {target.host}:{target.port}") from None
@@ -129,12 +130,13 @@ class Dane:
                 self._warn(f"{target.host}[{target.address}]:{target.port}: unusable TLSA RR: {shown(record)}")
         return usable(found.records, digests)
 
-    async def _names(self, base: str, site: NextHop, target: Target, records: tuple[Tlsa, ...]) -> tuple[str, ...]:
+    async def _names(
+        self, base: str, site: NextHop, target: Target, records: tuple[Tlsa, ...], domain: str
+    ) -> tuple[str, ...]:
         """Return the names of which a certificate below a trust anchor has one (RFC 7672 §3.2.2)."""
         if not any(record.usage == TRUST_ANCHOR for record in records):
             return ()
         names = [base]
-        domain = site.host.lower().rstrip(".")
         if site.address is None:
             names.append(domain)
             if target.mx_secure:

@@ -11,7 +11,7 @@ from postillion.config.domain import BadDomain, to_ascii
 from postillion.delivery.smtp.nexthop import NextHop, is_host_name
 from postillion.delivery.smtp.tls.dane import Dane
 from postillion.delivery.smtp.tls.entry import Entry
-from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, Level, at_least
+from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, HALF_DANE, Level, at_least
 from postillion.delivery.smtp.tls.mta_sts import MtaSts
 from postillion.delivery.smtp.tls.mx_pattern import allows
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, Domain, NoPolicy, Policy
@@ -27,8 +27,8 @@ FINGERPRINT: Final = re.compile(r"[0-9a-f]{2}(:?[0-9a-f]{2})*")
 NO_SERVER: Final = ("4.3.0", "server unavailable or unable to receive mail")
 """Postfix's status for a host whose policy contradicts smtp_tls_wrappermode."""
 STS: Final = "sts"
-STS_LEVELS: Final[tuple[Level, ...]] = ("may", "encrypt")
-"""The levels that a policy of MTA-STS raises. With none, the site wants no TLS; the others verify the server."""
+STS_LEVELS: Final[tuple[Level, ...]] = ("may", "encrypt", HALF_DANE)
+"""The levels at which a policy of MTA-STS counts. With none, the site wants no TLS; the others verify the server."""
 
 
 class TlsPolicies:
@@ -45,8 +45,25 @@ class TlsPolicies:
     async def policy_for(self, site: NextHop, target: Target) -> Policy:
         """Return the policy for a connection to a host of a next hop. Raises `NoPolicy`: try the next host.
 
-        Waits for remote tables and for DNS, each with a limit of its own.
+        Waits for remote tables and for DNS, each with a limit of its own. The log has the reason of a `NoPolicy`.
         """
+        try:
+            policy = await self._found(site, target)
+        except NoPolicy as none:
+            self._warn(f"TLS policy lookup for {site.text}/{target.host}: {none}")
+            raise
+        if self.settings.wrapper and not policy.needs_tls:
+            name = self.settings.prefix
+            self._warn(f'{name}_tls_wrappermode requires "{name}_tls_security_level = encrypt" (or stronger)')
+            raise NoPolicy(*NO_SERVER)
+        return policy
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        if self._sts is not None:
+            await self._sts.close()
+
+    async def _found(self, site: NextHop, target: Target) -> Policy:
         settings = self.settings
         chosen = await self._tables.choose(site, target.host)
         entry = chosen.entry or Entry(chosen.level)
@@ -57,20 +74,10 @@ class TlsPolicies:
             domain=entry.domain,
         )
         if policy.level in BY_DANE:
-            policy = await self._dane.applied(policy, site, target)
+            policy = await self._dane.applied(policy, site, target, self._domain(site))
         if chosen.is_default and policy.level in STS_LEVELS and site.mx:
             policy, entry = await self._with_sts(policy, entry, site, target)
-        policy = self._with_names(policy, entry, site, target)
-        if settings.wrapper and not policy.needs_tls:
-            name = settings.prefix
-            self._warn(f'{name}_tls_wrappermode requires "{name}_tls_security_level = encrypt" (or stronger)')
-            raise NoPolicy(*NO_SERVER)
-        return policy
-
-    async def close(self) -> None:
-        """End what runs in the background."""
-        if self._sts is not None:
-            await self._sts.close()
+        return self._with_names(policy, entry, site, target)
 
     async def _with_sts(self, policy: Policy, entry: Entry, site: NextHop, target: Target) -> tuple[Policy, Entry]:
         """Return the policy with what the domain publishes by MTA-STS, as an entry of a table would give it."""
@@ -83,6 +90,9 @@ class TlsPolicies:
         if found.mode == "testing":
             return policy, entry
         self._refuse_other_host(domain, target)
+        if policy.level == HALF_DANE:
+            # TLSA records come first. They do not prove that the MX record is true, and the policy does.
+            return policy, entry
         return replace(policy, level="secure"), Entry("secure", match=("hostname",), servername="hostname")
 
     def _with_names(self, policy: Policy, entry: Entry, site: NextHop, target: Target) -> Policy:
@@ -124,7 +134,9 @@ class TlsPolicies:
             self._warn(f'"{self.settings.prefix}_tls_servername = {name}" specifies an invalid hostname')
             raise NoPolicy(*CONFIGURATION_PROBLEM)
         special = {"hostname": self._host(target), "nexthop": self._domain(site)}
-        return special.get(name, name)
+        found = special.get(name, name)
+        # SNI has no IP addresses (RFC 6066 §3).
+        return found if is_host_name(found) else ""
 
     def _with_fingerprints(self, policy: Policy, entry: Entry, site: NextHop) -> Policy:
         found: list[str] = []
