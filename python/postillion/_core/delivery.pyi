@@ -6,7 +6,8 @@ from typing import Literal, final
 from typing_extensions import disjoint_base
 
 from postillion._core.log import Log
-from postillion._core.smtp import SmtpClientSettings
+from postillion._core.smtp import SmtpClientSettings, SmtpLogin
+from postillion._core.tls import TlsPolicy
 from postillion.config import Config
 
 __all__ = [
@@ -261,13 +262,17 @@ class DeliveryService:
         last_session: bool = True,
         source: str | None = None,
         hosts: int = 1,
+        login: SmtpLogin | None = None,
+        tls: TlsPolicy | None = None,
+        reuses_tls: bool = False,
     ) -> None:
         """Connect to a server for a job. `Find` comes again when that fails, or when the server leaves recipients open.
 
         `address`: an IP address, or the path of a socket with `port` 0. `loop_detect`: a server that gives our own name
         is a mail loop. `best`: no host of the next hop has a better preference. `last_address`, `last_session`: no
         other server is left when this one fails before or after the handshake, so a soft status is final. `source`:
-        the address to connect from. `hosts`: the number of hosts of the next hop.
+        the address to connect from. `hosts`: the number of hosts of the next hop. `login`: None without an account at
+        this server. `tls`: None for a connection in the clear. `reuses_tls`: it takes further jobs inside TLS.
         """
 
     def note(self, ticket: int, dsn: str, text: str) -> None:

@@ -1,18 +1,21 @@
-"""SMTP: the client's settings, and the input of an SMTP server in Python."""
+"""SMTP: the client's settings and logins, and the input of an SMTP server in Python."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Final, final
 
 from postillion.config import Config
 
-__all__ = ["SmtpClientSettings", "SmtpIntake"]
+__all__ = ["SASL_MECHANISMS", "SmtpClientSettings", "SmtpIntake", "SmtpLogin"]
+
+SASL_MECHANISMS: Final[tuple[str, ...]]
+"""The names of the SASL mechanisms, the preferred ones first."""
 
 @final
 class SmtpClientSettings:
     """The settings that all connections of a client share.
 
-    `protocol`: smtp or lmtp, the prefix of the parameters. `checks`: as in `CleanupSettings`. Raises `ConfigError`;
-    `ValueError` for another protocol.
+    `protocol`: smtp or lmtp, the prefix of the parameters. `checks`: as in `CleanupSettings`. `mechanisms`: those of
+    smtp_sasl_mechanism_filter; None without a filter. Raises `ConfigError`; `ValueError` for another protocol.
     """
 
     def __new__(
@@ -20,7 +23,19 @@ class SmtpClientSettings:
         config: Config,
         protocol: str,
         checks: Sequence[tuple[str, Sequence[object]]] | None = None,
+        mechanisms: Sequence[str] | None = None,
     ) -> SmtpClientSettings: ...
+
+@final
+class SmtpLogin:
+    """A client's login at a server. Its repr does not show the password."""
+
+    def __new__(cls, user: str, password: bytes) -> SmtpLogin:
+        """Log in with a name and a password, or a token. Raises `UnicodeEncodeError` for a name that is not UTF-8."""
+
+    @staticmethod
+    def unknown() -> SmtpLogin:
+        """Return the login of a client whose table has failed: mail waits if the server offers AUTH."""
 
 @final
 class SmtpIntake:

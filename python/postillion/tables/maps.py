@@ -9,7 +9,7 @@ from __future__ import annotations
 from postillion._core import tables as core
 from postillion.config import Config
 from postillion.tables.names import CONFIGURED, REMOTE_TYPES, flat, has_remote, members
-from postillion.tables.sensitive import WITHOUT_SUBSTITUTION, refused_type
+from postillion.tables.sensitive import SECRET, WITHOUT_SUBSTITUTION, refused_type
 from postillion.tables.table import TableError, TableTypeError
 
 TYPE_CHECKING = False
@@ -144,7 +144,12 @@ def open_word(
     substitution = parameter not in WITHOUT_SUBSTITUTION
     try:
         table = _opened(word, config, fold, substitution) or open_table(
-            word, config, warn=warn or config.warn, log=config.log, fold=fold, substitution=substitution
+            word,
+            config,
+            warn=warn or config.warn,
+            log=None if parameter in SECRET else config.log,
+            fold=fold,
+            substitution=substitution,
         )
     except TableTypeError as problem:
         source = config.source_of(parameter, word)

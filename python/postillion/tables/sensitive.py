@@ -26,6 +26,8 @@ WITHOUT_SUBSTITUTION = frozenset(
 """Parameters whose results never contain text of the key."""
 AUTHENTICATED = frozenset({"alias_maps", "mailbox_command_maps"})
 """Parameters without tables of `UNAUTHENTICATED_TYPES`: their results are commands and files."""
+SECRET = frozenset({"lmtp_sasl_password_maps", "smtp_sasl_password_maps"})
+"""Parameters whose values have passwords: no trace and no log shows them."""
 UNAUTHENTICATED_TYPES = ("memcache", "socketmap", "tcp")
 """Types of tables that authenticate neither the server nor the connection."""
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 
+from postillion.config.secrets import HIDDEN
 from postillion.tables.deferred import ask, effect
+from postillion.tables.sensitive import SECRET
 from postillion.tables.table import Table, TableError, Trace
 
 
@@ -40,7 +42,7 @@ class TracedTable:
         except TableError as problem:
             effect(partial(self._trace.failed, self._parameter, self.name, key, str(problem)))
             raise
-        effect(partial(self._trace.lookup, self._parameter, self.name, key, answer))
+        effect(partial(self._trace.lookup, self._parameter, self.name, key, self._shown(answer)))
         return answer
 
     async def ask(self, key: str) -> str | None:
@@ -50,8 +52,11 @@ class TracedTable:
         except TableError as problem:
             self._trace.failed(self._parameter, self.name, key, str(problem))
             raise
-        self._trace.lookup(self._parameter, self.name, key, answer)
+        self._trace.lookup(self._parameter, self.name, key, self._shown(answer))
         return answer
+
+    def _shown(self, answer: str | None) -> str | None:
+        return HIDDEN if answer and self._parameter in SECRET else answer
 
     def __getattr__(self, name: str) -> object:
         """Return what only some tables have, such as `takes_parts`."""

@@ -94,7 +94,15 @@ mod _core {
     #[pymodule]
     mod smtp {
         #[pymodule_export]
-        use crate::smtp::{SmtpClientSettings, SmtpIntake};
+        use crate::smtp::{SmtpClientSettings, SmtpIntake, SmtpLogin};
+        use pyo3::prelude::*;
+        use pyo3::types::PyTuple;
+
+        #[pymodule_init]
+        fn add_names(module: &Bound<'_, PyModule>) -> PyResult<()> {
+            let names = PyTuple::new(module.py(), crate::smtp::sasl_mechanisms())?;
+            module.add("SASL_MECHANISMS", names)
+        }
     }
 
     #[pymodule]

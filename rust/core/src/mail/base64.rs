@@ -78,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(octets: Vec<u8>) {
+        fn a_written_text_is_read_back(octets: Vec<u8>) {
             prop_assert_eq!(decode(&encode(&octets)), Some(octets));
         }
     }

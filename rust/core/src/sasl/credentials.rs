@@ -16,7 +16,7 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// What a client knows about its login at a server.
+/// A client's login at a server.
 #[derive(Debug, Clone, Default)]
 pub enum Login {
     /// The client has no account there, or does not log in at all.

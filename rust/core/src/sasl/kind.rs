@@ -93,7 +93,7 @@ impl Kind {
             }
             Self::CramMd5 => Options::of(&[Options::NO_PLAINTEXT, Options::NO_ANONYMOUS]),
             Self::Plain | Self::Login => Options::NO_ANONYMOUS,
-            // Who sees the token can use it, but nobody can guess it.
+            // A listener can use the token, but nobody can guess it.
             Self::OauthBearer | Self::Xoauth2 => Options::of(&[Options::NO_DICTIONARY, Options::NO_ANONYMOUS]),
             Self::External => Options::of(&[Options::NO_PLAINTEXT, Options::NO_DICTIONARY, Options::NO_ANONYMOUS]),
         };
@@ -104,7 +104,7 @@ impl Kind {
 impl Kinds {
     /// The mechanisms for a name and a password. The others need a token or a certificate, and a site that has one names
     /// them in `smtp_sasl_mechanism_filter`.
-    pub const BY_PASSWORD: Self = Self((1 << Kind::Login as u16 + 1) - 1);
+    pub const BY_PASSWORD: Self = Self((1 << (Kind::Login as u16 + 1)) - 1);
 
     /// Add a mechanism.
     pub fn add(&mut self, kind: Kind) {
@@ -113,7 +113,7 @@ impl Kinds {
 
     /// Return whether the set has a mechanism.
     pub fn has(self, kind: Kind) -> bool {
-        self.0 & 1 << kind as u16 != 0
+        self.0 & (1 << kind as u16) != 0
     }
 
     /// Return the mechanisms that both sets have.

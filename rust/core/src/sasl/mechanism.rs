@@ -29,7 +29,7 @@ pub trait Mechanisms: Send + Sync + fmt::Debug {
     fn start(&self, kind: Kind, request: &Request) -> Result<Box<dyn Mechanism>, Failure>;
 }
 
-/// The wish of a client.
+/// The arguments of an exchange.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The user that the client proves to be.

@@ -1,8 +1,10 @@
-//! `SmtpClientSettings`: see `postillion_core::smtp::client`.
+//! `SmtpClientSettings` and `SmtpLogin`: see `postillion_core::smtp::client` and `postillion_core::sasl`.
 
 use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
+use postillion_core::sasl::{Credentials, Kind, Login};
 use postillion_core::smtp::client::{ClientSettings, Protocol};
+use postillion_sasl::Library;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -17,8 +19,13 @@ pub struct SmtpClientSettings {
 #[pymethods]
 impl SmtpClientSettings {
     #[new]
-    #[pyo3(signature = (config, protocol, checks=None))]
-    fn new(config: &Bound<'_, PyAny>, protocol: &str, checks: Option<[ListTuple<'_>; 4]>) -> PyResult<Self> {
+    #[pyo3(signature = (config, protocol, checks=None, mechanisms=None))]
+    fn new(
+        config: &Bound<'_, PyAny>,
+        protocol: &str,
+        checks: Option<[ListTuple<'_>; 4]>,
+        mechanisms: Option<Vec<String>>,
+    ) -> PyResult<Self> {
         let unknown = || PyValueError::new_err(format!("unknown protocol {protocol:?}"));
         let protocol = Protocol::parse(protocol).ok_or_else(unknown)?;
         let source = MainCf::new(config);
@@ -26,6 +33,37 @@ impl SmtpClientSettings {
         if let Some(generic) = &mut read.generic {
             Arc::make_mut(generic).rules.local.own_addresses = source.own_addresses()?;
         }
+        read.auth.filter = mechanisms.map(|names| names.iter().filter_map(|name| Kind::named(name)).collect());
+        read.auth.library = Some(Arc::new(Library));
         Ok(Self { inner: Arc::new(ClientSettings { checks: lists(checks)?, ..read }) })
     }
+}
+
+/// A client's login at a server.
+#[pyclass(frozen, module = "postillion._core.smtp")]
+pub struct SmtpLogin {
+    /// The same for the Rust side.
+    pub inner: Login,
+}
+
+#[pymethods]
+impl SmtpLogin {
+    #[new]
+    fn new(user: &str, password: &[u8]) -> Self {
+        Self { inner: Login::As(Arc::new(Credentials::new(user, password))) }
+    }
+
+    #[staticmethod]
+    fn unknown() -> Self {
+        Self { inner: Login::Unknown }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.inner)
+    }
+}
+
+/// Return the names of the SASL mechanisms, the preferred ones first.
+pub fn sasl_mechanisms() -> [&'static str; Kind::ALL.len()] {
+    Kind::ALL.map(Kind::name)
 }

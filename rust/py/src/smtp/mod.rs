@@ -3,5 +3,5 @@
 mod client;
 mod intake;
 
-pub use client::SmtpClientSettings;
+pub use client::{SmtpClientSettings, SmtpLogin, sasl_mechanisms};
 pub use intake::SmtpIntake;

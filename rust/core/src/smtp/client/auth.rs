@@ -16,9 +16,7 @@ use super::{Client, Event};
 use crate::mail::base64;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, outcome_of};
-use crate::sasl::{Failure, Fault, Kind, Kinds, Login, Mechanism, Mechanisms, Options, Request, Secret, choose};
-use crate::settings;
-use crate::settings::Source;
+use crate::sasl::{Failure, Fault, Kind, Kinds, Login, Mechanism, Request, Secret, choose};
 use std::mem;
 use std::sync::Arc;
 
@@ -36,39 +34,6 @@ const SECURITY: Enhanced = Enhanced { class: 4, subject: 7, detail: 0 };
 /// X.3.0: the mail system itself (RFC 3463 §3.4).
 const LOCAL_ERROR: Enhanced = Enhanced { class: 4, subject: 3, detail: 0 };
 
-settings! {
-    /// The settings of logins.
-    #[derive(Debug, Clone)]
-    pub struct AuthSettings {
-        /// Mechanisms that are not used, by property.
-        options: Options = options "smtp_sasl_security_options",
-        /// The same inside TLS.
-        tls_options: Options = options "smtp_sasl_tls_security_options",
-        /// The same inside TLS with a verified server.
-        verified_options: Options = options "smtp_sasl_tls_verified_security_options",
-        /// Defer mail if the server refuses the login.
-        soft_bounce: bool = "smtp_sasl_auth_soft_bounce",
-        /// Add AUTH=<> to MAIL after a login.
-        dummy_mail_auth: bool = "smtp_send_dummy_mail_auth",
-        /// Name the user as the identity to act as, too.
-        names_identity: bool = "send_cyrus_sasl_authzid",
-        /// The program sets the mechanisms of `smtp_sasl_mechanism_filter`; `None` without a filter.
-        filter: Option<Kinds>,
-        /// The program sets the library of mechanisms.
-        library: Option<Arc<dyn Mechanisms>>,
-    }
-}
-
-/// Read options. As in Postfix, they have no effect and no errors while nobody logs in.
-fn options<S: Source>(source: &S, name: &str) -> Result<Options, S::Error> {
-    if !source.flag("smtp_sasl_auth_enable")? {
-        return Ok(Options::NEVER);
-    }
-    let words = source.items(name)?;
-    Options::parse(words.iter().map(String::as_str))
-        .map_err(|word| source.bad(name, word, &format!("give some of {}", Options::names())))
-}
-
 /// The protection of a connection, which decides about the mechanisms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protection {
@@ -79,30 +44,6 @@ pub enum Protection {
     Encrypted,
     /// TLS, with the right server.
     Verified,
-}
-
-/// The mechanisms in a server's EHLO reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Offer {
-    /// The server has the keyword AUTH.
-    pub is_present: bool,
-    /// The known mechanisms.
-    pub kinds: Kinds,
-    /// The server has other mechanisms, too.
-    pub has_others: bool,
-}
-
-impl Offer {
-    /// Add the mechanisms of a line. Some servers have several: `AUTH=LOGIN` is an obsolete form.
-    pub fn add<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
-        self.is_present = true;
-        for name in names {
-            match Kind::named(name) {
-                Some(kind) => self.kinds.add(kind),
-                None => self.has_others = true,
-            }
-        }
-    }
 }
 
 /// The state of a connection's login.

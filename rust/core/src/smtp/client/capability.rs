@@ -1,7 +1,7 @@
 //! The keywords of a server's EHLO reply (RFC 5321 §4.1.1.1) that the client uses.
 
-use super::auth::Offer;
 use super::response::Response;
+use crate::sasl::{Kind, Kinds};
 
 /// EHLO keywords that the client acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +22,30 @@ pub struct Capabilities {
     pub starttls: bool,
     /// SASL mechanisms (RFC 4954).
     pub auth: Offer,
+}
+
+/// The mechanisms in a server's EHLO reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offer {
+    /// The server has the keyword AUTH.
+    pub is_present: bool,
+    /// The known mechanisms.
+    pub kinds: Kinds,
+    /// The server has other mechanisms, too.
+    pub has_others: bool,
+}
+
+impl Offer {
+    /// Add the mechanisms of a line. Some servers have several: `AUTH=LOGIN` is an obsolete form.
+    pub fn add<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        self.is_present = true;
+        for name in names {
+            match Kind::named(name) {
+                Some(kind) => self.kinds.add(kind),
+                None => self.has_others = true,
+            }
+        }
+    }
 }
 
 impl Capabilities {

@@ -21,7 +21,7 @@
 //!
 //! A recipient without an event at the end of its transaction has no verdict and stays queued.
 
-pub mod auth;
+mod auth;
 pub mod capability;
 mod expect;
 mod output;
@@ -35,10 +35,10 @@ pub mod starttls;
 mod tests;
 pub mod transaction;
 
-pub use auth::{AuthSettings, Protection};
+pub use auth::Protection;
 pub use pace::{PACE_RATIO, PACE_SLACK_S};
 pub use pipeline::{PIPELINE_MAX_COMMANDS, PIPELINE_MAX_OCTETS};
-pub use settings::{ClientSettings, Lmtp, Peer, Protocol, Timeouts, read_tls};
+pub use settings::{AuthSettings, ClientSettings, Lmtp, Peer, Protocol, Timeouts, TlsSettings, read_tls};
 
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::line_limit::LineLimit;

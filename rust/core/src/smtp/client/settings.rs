@@ -1,16 +1,14 @@
 //! The settings of the SMTP client, and the server of a connection.
 
-use super::auth::AuthSettings;
-use super::starttls::StartTls;
 use crate::address::generic::Generic;
 use crate::inspection::lists::Lists;
 use crate::lookup::Maps;
 use crate::mail::mime::MimeRules;
-use crate::sasl::Login;
+use crate::sasl::{Kinds, Login, Mechanisms, Options};
 use crate::settings;
 use crate::settings::{Source, seconds};
-use crate::tls::Policy;
 use crate::tls::client_settings::ClientTls;
+use crate::tls::{ClientEngines, Policy};
 use std::sync::Arc;
 
 /// The protocol of a connection.
@@ -42,6 +40,46 @@ settings! {
 }
 
 settings! {
+    /// The settings of logins.
+    #[derive(Debug, Clone)]
+    pub struct AuthSettings {
+        /// Mechanisms that are not used, by property.
+        options: Options = options "smtp_sasl_security_options",
+        /// The same inside TLS.
+        tls_options: Options = options "smtp_sasl_tls_security_options",
+        /// The same inside TLS with a verified server.
+        verified_options: Options = options "smtp_sasl_tls_verified_security_options",
+        /// Defer mail if the server refuses the login.
+        soft_bounce: bool = "smtp_sasl_auth_soft_bounce",
+        /// Add AUTH=<> to MAIL after a login.
+        dummy_mail_auth: bool = "smtp_send_dummy_mail_auth",
+        /// Name the user as the identity to act as, too.
+        names_identity: bool = "send_cyrus_sasl_authzid",
+        /// The program sets the mechanisms of `smtp_sasl_mechanism_filter`; `None` without a filter.
+        filter: Option<Kinds>,
+        /// The program sets the library of mechanisms.
+        library: Option<Arc<dyn Mechanisms>>,
+    }
+}
+
+settings! {
+    /// The settings of STARTTLS, besides the policy of each connection.
+    #[derive(Debug, Clone)]
+    pub struct TlsSettings {
+        /// TLS begins with the connection.
+        wrapper: bool = "smtp_tls_wrappermode",
+        /// Seconds for the handshake.
+        timeout: f64 = seconds "smtp_starttls_timeout",
+        /// Log servers that offer STARTTLS where no TLS is wanted.
+        note_offer: bool = "smtp_tls_note_starttls_offer",
+        /// Seconds that a message is in the queue before it goes out in the clear where TLS has failed.
+        clear_after: f64 = seconds "minimal_backoff_time",
+        /// The program sets the library; `None` if it does not work.
+        engines: Option<Arc<dyn ClientEngines>>,
+    }
+}
+
+settings! {
     /// The settings that all connections of a client share. `read_for` reads those of an LMTP client by LMTP's names.
     #[derive(Debug, Clone)]
     pub struct ClientSettings {
@@ -68,7 +106,7 @@ settings! {
         /// The timeout of each stage.
         timeouts: Timeouts => settings,
         /// STARTTLS.
-        starttls: StartTls => settings,
+        starttls: TlsSettings => settings,
         /// Logins.
         auth: AuthSettings => settings,
         /// Convert 8-bit content for a server without 8BITMIME.
@@ -80,6 +118,16 @@ settings! {
         /// Maps addresses; `None` without tables.
         generic: Option<Arc<Generic>> = Generic::read_some "smtp_generic_maps",
     }
+}
+
+/// Read options. As in Postfix, they have no effect and no errors while nobody logs in.
+fn options<S: Source>(source: &S, name: &str) -> Result<Options, S::Error> {
+    if !source.flag("smtp_sasl_auth_enable")? {
+        return Ok(Options::NEVER);
+    }
+    let words = source.items(name)?;
+    Options::parse(words.iter().map(String::as_str))
+        .map_err(|word| source.bad(name, word, &format!("give some of {}", Options::names())))
 }
 
 fn helo_name<S: Source>(source: &S, name: &str) -> Result<String, S::Error> {

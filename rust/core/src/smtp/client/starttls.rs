@@ -16,10 +16,8 @@ use super::expect::Expect;
 use super::response::{Response, ResponseReader};
 use super::{Client, Event, Phase, Protocol};
 use crate::mail::reply::Enhanced;
-use crate::settings;
-use crate::settings::seconds;
 use crate::tls::facts::trust::Trust;
-use crate::tls::{ClientEngines, ClientLevel, Facts, Policy};
+use crate::tls::{ClientLevel, Facts, Policy};
 use std::sync::Arc;
 
 const STARTTLS: &[u8] = b"STARTTLS\r\n";
@@ -27,23 +25,6 @@ const STARTTLS: &[u8] = b"STARTTLS\r\n";
 const MISSING: Enhanced = Enhanced { class: 4, subject: 7, detail: 4 };
 /// X.7.5: cryptography has failed.
 const FAILED: Enhanced = Enhanced { class: 4, subject: 7, detail: 5 };
-
-settings! {
-    /// The settings of STARTTLS.
-    #[derive(Debug, Clone)]
-    pub struct StartTls {
-        /// TLS begins with the connection.
-        wrapper: bool = "smtp_tls_wrappermode",
-        /// Seconds for the handshake.
-        timeout: f64 = seconds "smtp_starttls_timeout",
-        /// Log servers that offer STARTTLS where no TLS is wanted.
-        note_offer: bool = "smtp_tls_note_starttls_offer",
-        /// Seconds that a message is in the queue before it goes out in the clear where TLS has failed.
-        clear_after: f64 = seconds "minimal_backoff_time",
-        /// The program sets the library; `None` if it does not work.
-        engines: Option<Arc<dyn ClientEngines>>,
-    }
-}
 
 /// The state of TLS on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
