@@ -1,4 +1,7 @@
-//! `TlsServer`, and the versions of the library: see `postillion_tls::server`, `postillion_tls::version`.
+//! `TlsServer`, and the versions of the library: see `postillion_tls::server`, `postillion_tls::version`. A client's side
+//! is in `client`.
+
+pub mod client;
 
 use crate::config::MainCf;
 use postillion_core::smtpd::site::SiteTls;

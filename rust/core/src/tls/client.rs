@@ -53,6 +53,20 @@ impl ClientLevel {
             .map(|(_, level)| *level)
     }
 
+    /// Return the level of a site. `security_level`: `smtp_tls_security_level`; if it is empty, three older parameters count:
+    /// `smtp_use_tls`, `smtp_enforce_tls` and `smtp_tls_enforce_peername`. `None`: there is no such level.
+    pub fn of_site(security_level: &str, use_tls: bool, enforce_tls: bool, enforce_peername: bool) -> Option<Self> {
+        if !security_level.trim().is_empty() {
+            return Self::parse(security_level);
+        }
+        Some(match (use_tls, enforce_tls, enforce_peername) {
+            (_, true, true) => Self::Verify,
+            (_, true, false) => Self::Encrypt,
+            (true, false, _) => Self::May,
+            (false, false, _) => Self::Off,
+        })
+    }
+
     /// Return Postfix's name.
     pub fn name(self) -> &'static str {
         LEVELS.iter().find(|(_, level)| *level == self).map_or("none", |(name, _)| *name)
@@ -140,6 +154,16 @@ mod tests {
         assert_eq!(ClientLevel::parse(" Encrypt "), Some(ClientLevel::Encrypt));
         for name in ["", "half-dane", "tls", "secure1"] {
             assert_eq!(ClientLevel::parse(name), None, "{name}");
+        }
+        for (use_tls, enforce_tls, enforce_peername, level) in [
+            (false, false, true, ClientLevel::Off),
+            (true, false, true, ClientLevel::May),
+            (true, true, false, ClientLevel::Encrypt),
+            (false, true, true, ClientLevel::Verify),
+        ] {
+            assert_eq!(ClientLevel::of_site("", use_tls, enforce_tls, enforce_peername), Some(level));
+            assert_eq!(ClientLevel::of_site("may", use_tls, enforce_tls, enforce_peername), Some(ClientLevel::May));
+            assert_eq!(ClientLevel::of_site("tls", use_tls, enforce_tls, enforce_peername), None);
         }
         assert!(ClientLevel::HalfDane.is_dane() && ClientLevel::HalfDane.must_match());
     }
