@@ -264,6 +264,7 @@ class DeliveryService:
         hosts: int = 1,
         login: SmtpLogin | None = None,
         tls: TlsPolicy | None = None,
+        reuses: bool = True,
         reuses_tls: bool = False,
     ) -> None:
         """Connect to a server for a job. `Find` comes again when that fails, or when the server leaves recipients open.
@@ -272,7 +273,8 @@ class DeliveryService:
         is a mail loop. `best`: no host of the next hop has a better preference. `last_address`, `last_session`: no
         other server is left when this one fails before or after the handshake, so a soft status is final. `source`:
         the address to connect from. `hosts`: the number of hosts of the next hop. `login`: None without an account at
-        this server. `tls`: None for a connection in the clear. `reuses_tls`: it takes further jobs inside TLS.
+        this server. `tls`: None for a connection in the clear. `reuses`, `reuses_tls`: it takes further jobs, also
+        inside TLS.
         """
 
     def note(self, ticket: int, dsn: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+from postillion._core.tls import TlsClient
 from postillion.config import Config
 
 __all__ = ["SASL_MECHANISMS", "SmtpClientSettings", "SmtpIntake", "SmtpLogin"]
@@ -15,7 +16,8 @@ class SmtpClientSettings:
     """The settings that all connections of a client share.
 
     `protocol`: smtp or lmtp, the prefix of the parameters. `checks`: as in `CleanupSettings`. `mechanisms`: those of
-    smtp_sasl_mechanism_filter; None without a filter. Raises `ConfigError`; `ValueError` for another protocol.
+    smtp_sasl_mechanism_filter; None without a filter. `tls`: None where no connection uses
+    TLS. Raises `ConfigError`; `ValueError` for another protocol.
     """
 
     def __new__(
@@ -24,6 +26,7 @@ class SmtpClientSettings:
         protocol: str,
         checks: Sequence[tuple[str, Sequence[object]]] | None = None,
         mechanisms: Sequence[str] | None = None,
+        tls: TlsClient | None = None,
     ) -> SmtpClientSettings: ...
 
 @final

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Coroutine
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,13 +18,17 @@ from postillion._core.delivery import DeliveryService, Request
 from postillion._core.smtp import SmtpClientSettings
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list, port_number
+from postillion.delivery.smtp.sasl import Logins, allowed_mechanisms
 from postillion.delivery.smtp.search import Search
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, known_targets, targets
+from postillion.delivery.smtp.tls.connector import Connector, Wanted
+from postillion.delivery.smtp.tls.policy import NoPolicy
 from postillion.dns import Resolver
 from postillion.tables.answers import Answer, Batch, MessageLookups
 from postillion.tables.checks import open_client_checks
 
 if TYPE_CHECKING:
+    from postillion._core.smtp import SmtpLogin
     from postillion.config import Config
     from postillion.program.daemon import Daemon
 
@@ -45,10 +50,13 @@ class SmtpAgent(Agent):
         super().__init__(daemon, capacity=capacity)
         config = self.config
         self.protocol = protocol
-        self.client_settings = SmtpClientSettings(config, protocol, open_client_checks(config, protocol))
+        self.resolver = resolver or Resolver(idna2003=config.flag("enable_idna2003_compatibility"))
+        self.logins = Logins(config, protocol, self.log)
+        self.tls = Connector(config, protocol, self.resolver, self.log.warning)
+        checks, mechanisms = open_client_checks(config, protocol), allowed_mechanisms(config, protocol)
+        self.client_settings = SmtpClientSettings(config, protocol, checks, mechanisms, self.tls.client)
         self.target_settings = TargetSettings.of(config, protocol)
         self.core = DeliveryService(self.client_settings, config, daemon.log)
-        self.resolver = resolver or Resolver(idna2003=config.flag("enable_idna2003_compatibility"))
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
         self.default_port = _default_port(config, f"{protocol}_tcp_port")
         self.fallbacks = config.items("smtp_fallback_relay") if protocol == "smtp" else []
@@ -76,6 +84,7 @@ class SmtpAgent(Agent):
             task.cancel()
         for batch in self._batches.values():
             batch.cancel()
+        await self.tls.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -138,43 +147,77 @@ class SmtpAgent(Agent):
         self._go_on(ticket, search)
 
     def _go_on(self, ticket: int, search: Search) -> None:
-        """Connect to the next host. A next hop that must be looked up gets a task; without any host the job ends."""
+        """Connect to the next host; without any the job ends. What needs a lookup goes on in a task."""
         try:
-            while (target := search.take()) is None:
-                site = search.next_site()
-                if site is None:
-                    self.core.give_up(ticket)
-                    return
-                try:
-                    found = known_targets(site, self.target_settings)
-                except NoTargets as problem:
-                    self._note(ticket, search, site, problem)
+            while True:
+                target = search.take()
+                if target is None:
+                    site = search.next_site()
+                    if site is None:
+                        self.core.give_up(ticket)
+                        return
+                    try:
+                        found = known_targets(site, self.target_settings)
+                    except NoTargets as problem:
+                        self._note(ticket, search, site, problem)
+                        continue
+                    if found is None:
+                        self._begin(ticket, search, self._find_hosts(ticket, search, site))
+                        return
+                    search.found(found)
                     continue
-                if found is None:
-                    task = self._loop.create_task(self._look_up(ticket, search, site))
-                    self._finding.add(task)
-                    task.add_done_callback(self._finding.discard)
-                    return
-                search.found(found)
-            self._connect(ticket, search, target)
+                try:
+                    wanted = self.tls.known(search.site, target)
+                except NoPolicy as problem:
+                    self.core.note(ticket, problem.dsn, str(problem))
+                    continue
+                if wanted is None or self.logins.is_enabled:
+                    self._begin(ticket, search, self._find_terms(ticket, search, target))
+                else:
+                    self._connect(ticket, search, target, wanted, None)
+                return
         except Exception as problem:
             self._fail(ticket, problem)
 
-    async def _look_up(self, ticket: int, search: Search, site: NextHop) -> None:
-        """Find the hosts of a next hop, and go on."""
+    def _begin(self, ticket: int, search: Search, lookup: Coroutine[None, None, bool]) -> None:
+        task = self._loop.create_task(self._wait_for(ticket, search, lookup))
+        self._finding.add(task)
+        task.add_done_callback(self._finding.discard)
+
+    async def _wait_for(self, ticket: int, search: Search, lookup: Coroutine[None, None, bool]) -> None:
+        """Wait for a lookup; go on with the next host if it returns True."""
+        try:
+            goes_on = await lookup
+        except Exception as problem:
+            self._fail(ticket, problem)
+        else:
+            if goes_on and self.searches.get(ticket) is search:
+                self._go_on(ticket, search)
+        self._act()
+
+    async def _find_hosts(self, ticket: int, search: Search, site: NextHop) -> bool:
+        """Find the hosts of a next hop."""
         try:
             search.found(await targets(site, self.target_settings, self.resolver))
         except NoTargets as problem:
             self._note(ticket, search, site, problem)
-        except Exception as problem:
-            self._fail(ticket, problem)
-            self._act()
-            return
-        if self.searches.get(ticket) is search:
-            self._go_on(ticket, search)
-            self._act()
+        return True
 
-    def _connect(self, ticket: int, search: Search, target: Target) -> None:
+    async def _find_terms(self, ticket: int, search: Search, target: Target) -> bool:
+        """Find the TLS policy and the login of a host, and connect. True when the next host is to be tried."""
+        job = self.core.job(ticket)
+        if job is None:
+            return False
+        try:
+            wanted = await self.tls.of(search.site, target)
+        except NoPolicy as problem:
+            self.core.note(ticket, problem.dsn, str(problem))
+            return True
+        login = await self.logins.of(target, search.site, job.sender, job.queue_id)
+        self._connect(ticket, search, target, wanted, login)
+        return False
+
+    def _connect(self, ticket: int, search: Search, target: Target, wanted: Wanted, login: SmtpLogin | None) -> None:
         last_address = not search.remaining and search.is_last_site
         limit_reached = bool(self.session_limit) and search.servers + 1 >= self.session_limit
         self.core.connect(
@@ -189,6 +232,10 @@ class SmtpAgent(Agent):
             last_session=last_address or (limit_reached and search.is_last_site),
             source=None if target.port == 0 else self.bind[target.is_ipv6],
             hosts=search.hosts,
+            login=login,
+            tls=wanted.policy,
+            reuses=not self.logins.by_sender,
+            reuses_tls=wanted.reuses,
         )
 
     def _note(self, ticket: int, search: Search, site: NextHop, problem: NoTargets) -> None:

@@ -15,7 +15,7 @@ Tried = tuple[str, str, int]
 class Search:
     """The hosts of a job that are left to try."""
 
-    __slots__ = ("_number", "hosts", "nexthop", "remaining", "servers", "sites", "tried")
+    __slots__ = ("_number", "hosts", "nexthop", "remaining", "servers", "site", "sites", "tried")
 
     def __init__(self, nexthop: str, sites: list[NextHop]) -> None:
         self.nexthop = nexthop
@@ -26,6 +26,8 @@ class Search:
         """The number of servers at this next hop that have seen the job."""
         self.tried: Tried | None = None
         """The server of a reused connection that left recipients open; it is not tried again."""
+        self.site: NextHop
+        """The next hop whose hosts are tried."""
         self.hosts = 1
         """The number of hosts at the last lookup."""
         self._number = 0
@@ -42,7 +44,7 @@ class Search:
         """Return the next next hop, whose hosts are to be found; None when none is left."""
         if self._number == len(self.sites):
             return None
-        site = self.sites[self._number]
+        site = self.site = self.sites[self._number]
         self._number += 1
         if self._number > 1 or self.tried is None:
             self.servers = 0

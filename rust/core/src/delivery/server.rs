@@ -33,7 +33,9 @@ pub struct Attempt {
     pub hosts: usize,
     /// The use of TLS; `None` for none.
     pub tls: Option<Arc<Policy>>,
-    /// Whether the connection takes further jobs inside TLS.
+    /// Whether the connection takes further jobs.
+    pub reuses: bool,
+    /// Whether it takes them inside TLS, too.
     pub reuses_tls: bool,
     /// This client's account there.
     pub login: Login,

@@ -4,7 +4,8 @@ use super::{AgentLink, DeliveryJob, enhanced};
 use crate::ask::{AnswerTuple, LookupTuple, answers, lookups};
 use crate::config::MainCf;
 use crate::log::Log;
-use crate::smtp::SmtpClientSettings;
+use crate::smtp::{SmtpClientSettings, SmtpLogin};
+use crate::tls::client::TlsPolicy;
 use postillion_core::clock::wall_now_us;
 use postillion_core::delivery::request;
 use postillion_core::delivery::server::{Attempt, Server};
@@ -83,7 +84,7 @@ impl DeliveryService {
 
     #[pyo3(signature = (
         ticket, host, address, port, now, *, loop_detect=false, best=true, last_address=true, last_session=true,
-        source=None, hosts=1
+        source=None, hosts=1, login=None, tls=None, reuses=true, reuses_tls=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "the fields of the server, most of them by keyword")]
     fn connect(
@@ -99,11 +100,18 @@ impl DeliveryService {
         last_session: bool,
         source: Option<&str>,
         hosts: usize,
+        login: Option<&SmtpLogin>,
+        tls: Option<&TlsPolicy>,
+        reuses: bool,
+        reuses_tls: bool,
     ) -> PyResult<()> {
         let source = source.map(str::parse::<IpAddr>).transpose();
         let source = source.map_err(|error| PyValueError::new_err(format!("source: {error}")))?;
         let server = Server { host: host.into(), address: address.into(), port, loop_detect, best };
-        self.service.connect(ticket, server, Attempt { last_address, last_session, source, hosts }, now);
+        let login = login.map(|login| login.inner.clone()).unwrap_or_default();
+        let tls = tls.map(TlsPolicy::policy);
+        let attempt = Attempt { last_address, last_session, source, hosts, login, tls, reuses, reuses_tls };
+        self.service.connect(ticket, server, attempt, now);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
+use crate::tls::client::TlsClient;
 use postillion_core::sasl::{Credentials, Kind, Login};
 use postillion_core::smtp::client::{ClientSettings, Protocol};
 use postillion_sasl::Library;
@@ -19,12 +20,13 @@ pub struct SmtpClientSettings {
 #[pymethods]
 impl SmtpClientSettings {
     #[new]
-    #[pyo3(signature = (config, protocol, checks=None, mechanisms=None))]
+    #[pyo3(signature = (config, protocol, checks=None, mechanisms=None, tls=None))]
     fn new(
         config: &Bound<'_, PyAny>,
         protocol: &str,
         checks: Option<[ListTuple<'_>; 4]>,
         mechanisms: Option<Vec<String>>,
+        tls: Option<&TlsClient>,
     ) -> PyResult<Self> {
         let unknown = || PyValueError::new_err(format!("unknown protocol {protocol:?}"));
         let protocol = Protocol::parse(protocol).ok_or_else(unknown)?;
@@ -35,6 +37,7 @@ impl SmtpClientSettings {
         }
         read.auth.filter = mechanisms.map(|names| names.iter().filter_map(|name| Kind::named(name)).collect());
         read.auth.library = Some(Arc::new(Library));
+        read.starttls.engines = tls.and_then(TlsClient::engines);
         Ok(Self { inner: Arc::new(ClientSettings { checks: lists(checks)?, ..read }) })
     }
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -47,16 +49,24 @@ class TlsPolicies:
 
         Waits for remote tables and for DNS, each with a limit of its own. The log has the reason of a `NoPolicy`.
         """
-        try:
+        with self._logged(site, target):
             policy = await self._found(site, target)
-        except NoPolicy as none:
-            self._warn(f"TLS policy lookup for {site.text}/{target.host}: {none}")
-            raise
-        if self.settings.wrapper and not policy.needs_tls:
-            name = self.settings.prefix
-            self._warn(f'{name}_tls_wrappermode requires "{name}_tls_security_level = encrypt" (or stronger)')
-            raise NoPolicy(*NO_SERVER)
-        return policy
+        return self._checked(policy)
+
+    @property
+    def never_used(self) -> bool:
+        """Whether no connection uses TLS: neither main.cf nor a table asks for it."""
+        return self.settings.level == "none" and not self._tables and not self.settings.wrapper
+
+    def known(self, site: NextHop, target: Target) -> Policy | None:
+        """Return the policy that main.cf alone decides; None when a table or DNS has a say. Raises `NoPolicy`."""
+        settings = self.settings
+        if self._tables or self._sts is not None or settings.level in BY_DANE:
+            return None
+        policy = Policy(settings.level, settings.level_name, connection_reuse=settings.connection_reuse)
+        with self._logged(site, target):
+            policy = self._with_names(policy, Entry(settings.level), site, target)
+        return self._checked(policy)
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -78,6 +88,23 @@ class TlsPolicies:
         if chosen.is_default and policy.level in STS_LEVELS and site.mx:
             policy, entry = await self._with_sts(policy, entry, site, target)
         return self._with_names(policy, entry, site, target)
+
+    @contextmanager
+    def _logged(self, site: NextHop, target: Target) -> Iterator[None]:
+        """Log why a host has no policy."""
+        try:
+            yield
+        except NoPolicy as none:
+            self._warn(f"TLS policy lookup for {site.text}/{target.host}: {none}")
+            raise
+
+    def _checked(self, policy: Policy) -> Policy:
+        """Return the policy, unless it contradicts smtp_tls_wrappermode."""
+        if self.settings.wrapper and not policy.needs_tls:
+            name = self.settings.prefix
+            self._warn(f'{name}_tls_wrappermode requires "{name}_tls_security_level = encrypt" (or stronger)')
+            raise NoPolicy(*NO_SERVER)
+        return policy
 
     async def _with_sts(self, policy: Policy, entry: Entry, site: NextHop, target: Target) -> tuple[Policy, Entry]:
         """Return the policy with what the domain publishes by MTA-STS, as an entry of a table would give it."""

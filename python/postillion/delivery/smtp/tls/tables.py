@@ -59,6 +59,10 @@ class PolicyTables:
         if self._policies and config.items(self._site_name):
             warn(f"{self._site_name} ignored when {self._policy_name} is not empty.")
 
+    def __bool__(self) -> bool:
+        """Whether there is a table."""
+        return bool(self._policies or self._sites)
+
     async def choose(self, site: NextHop, host: str) -> Choice:
         """Return the choice for a next hop and one of its hosts. Raises `NoPolicy`."""
         try:

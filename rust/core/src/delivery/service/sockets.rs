@@ -67,17 +67,15 @@ impl Service {
         let Some(visit) = self.visits.get_mut(&key) else { return };
         let Server { host, address, port, loop_detect, best } = &*visit.server;
         let mut peer = Peer::new(host, address, *port, &visit.nexthop, *loop_detect, *best);
-        let Attempt { last_address, last_session, reuses_tls, .. } = visit.attempt;
+        let Attempt { last_address, last_session, reuses, reuses_tls, .. } = visit.attempt;
         (peer.tls, peer.login) = (visit.attempt.tls.clone(), visit.attempt.login.clone());
         let mut session = Session::new(Arc::clone(&self.client), peer, now);
-        if reuses_tls {
-            session.reuse_tls();
-        }
+        session.set_reuse(reuses, reuses_tls);
         let shared = Arc::new(Mutex::new(Carried { session, wall_clock: self.wall_clock, bug: None }));
         visit.session = Some(Arc::clone(&shared));
         visit.opened = now;
         let route = self.routes.of(&visit.nexthop);
-        let keep = route.is_some_and(|route| route.wants(&self.settings, route.active.saturating_sub(1)));
+        let keep = reuses && route.is_some_and(|route| route.wants(&self.settings, route.active.saturating_sub(1)));
         let ticket = visit.ticket;
         self.reactor.attach(key, shared);
         match ticket {

@@ -48,7 +48,7 @@ impl Fixture {
         let found: Vec<_> = requests.iter().filter_map(ticket_of).collect();
         let [ticket] = found[..] else { panic!("{requests:?}") };
         let server = Server { host: "mx".into(), address: "127.0.0.1".into(), port, loop_detect: false, best: true };
-        let attempt = Attempt { last_address: true, last_session: true, hosts: 1, ..Attempt::default() };
+        let attempt = Attempt { last_address: true, last_session: true, hosts: 1, reuses: true, ..Attempt::default() };
         self.service.connect(ticket, server, attempt, self.now);
     }
 

@@ -85,7 +85,8 @@ pub struct Session {
     asking_since: Option<f64>,
     /// For the owner of the socket.
     channel: Option<Channel>,
-    /// smtp_tls_connection_reuse
+    /// The connection takes further jobs; inside TLS only with smtp_tls_connection_reuse.
+    reuses: bool,
     reuses_tls: bool,
 }
 
@@ -100,13 +101,14 @@ impl Session {
             outgoing: None,
             asking_since: None,
             channel: None,
+            reuses: true,
             reuses_tls: false,
         }
     }
 
-    /// Let the connection take further jobs inside TLS (smtp_tls_connection_reuse).
-    pub fn reuse_tls(&mut self) {
-        self.reuses_tls = true;
+    /// Set whether the connection takes further jobs at all, and inside TLS (smtp_tls_connection_reuse).
+    pub fn set_reuse(&mut self, reuses: bool, reuses_tls: bool) {
+        (self.reuses, self.reuses_tls) = (reuses, reuses_tls);
     }
 
     /// Deliver a job, now or after the handshake. Without `keep`, QUIT may follow the final dot at once.
@@ -160,6 +162,9 @@ impl Session {
 
     /// Note that the server closed the connection, or that it broke.
     pub fn lost(&mut self, now: f64, wall_now_us: u64) -> Next {
+        if self.client.is_shaking() {
+            self.tell_no_handshake("lost connection");
+        }
         self.client.lost();
         self.next(now, wall_now_us)
     }
@@ -167,6 +172,9 @@ impl Session {
     /// End the dialogue when `deadline` has passed.
     pub fn timeout(&mut self, now: f64, wall_now_us: u64) -> Next {
         if !self.is_asking_for_content() {
+            if self.client.is_shaking() && self.deadline().is_some_and(|deadline| deadline <= now) {
+                self.tell_no_handshake("Connection timed out");
+            }
             self.client.timeout(now);
         }
         self.next(now, wall_now_us)

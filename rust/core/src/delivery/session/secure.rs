@@ -15,7 +15,7 @@ impl Session {
 
     /// Return whether the connection takes further jobs: inside TLS only if the site wants that.
     pub fn may_keep(&self) -> bool {
-        !self.client.is_secure() || self.reuses_tls
+        self.reuses && (!self.client.is_secure() || self.reuses_tls)
     }
 
     /// Have a channel whose handshake has begun. Returns false if the library has none: the job has failed.
@@ -45,10 +45,10 @@ impl Session {
     pub fn secured(&mut self, facts: &Facts, now: f64, wall_now_us: u64) -> Next {
         let peer = self.client.peer();
         let log_level = self.client.policy().map_or(0, |policy| policy.log_level.0);
+        if let Some(distrust) = facts.distrust_of(&peer.name_address_port) {
+            self.tell(format_args!("{distrust}"));
+        }
         if log_level > 0 {
-            if let Some(distrust) = facts.distrust_of(&peer.name_address_port) {
-                self.tell(format_args!("{distrust}"));
-            }
             self.tell(format_args!("{}", facts.established_to(&peer.name_address_port)));
         }
         self.client.secured(facts, now);
@@ -75,12 +75,15 @@ impl Session {
     }
 
     fn tell_failure(&self, failure: &Failure) {
-        let name = &self.client.peer().name_address_port;
-        let what = if failure.problems.is_empty() { "lost connection" } else { "-1" };
-        self.tell(format_args!("SSL_connect error to {name}: {what}"));
+        self.tell_no_handshake(if failure.problems.is_empty() { "lost connection" } else { "-1" });
         if let Some(log) = self.log() {
             failure.problems.iter().for_each(|problem| log.warning(format_args!("TLS library problem: {problem}")));
         }
+    }
+
+    /// Log why the handshake has ended.
+    pub(super) fn tell_no_handshake(&self, reason: &str) {
+        self.tell(format_args!("SSL_connect error to {}: {reason}", self.client.peer().name_address_port));
     }
 
     pub(super) fn tell(&self, line: Arguments<'_>) {

@@ -16,7 +16,6 @@ use super::expect::Expect;
 use super::response::{Response, ResponseReader};
 use super::{Client, Event, Phase, Protocol};
 use crate::mail::reply::Enhanced;
-use crate::tls::facts::trust::Trust;
 use crate::tls::{ClientLevel, Facts, Policy};
 use std::sync::Arc;
 
@@ -131,10 +130,8 @@ impl Client {
         self.tls = Tls::On;
         let level = self.level();
         if level.must_match() && !facts.matched() {
-            let untrusted = level != ClientLevel::Fingerprint && facts.trust() < Trust::Trusted;
-            let text = if untrusted { "Server certificate not trusted" } else { "Server certificate not verified" };
             self.output.extend_from_slice(super::QUIT);
-            return self.fail(FAILED, text.into());
+            return self.fail(FAILED, "Server certificate not verified".into());
         }
         self.set_protection(if facts.matched() { Protection::Verified } else { Protection::Encrypted });
         // What came in the clear is forgotten (RFC 3207 §4.2).
@@ -162,7 +159,7 @@ impl Client {
     }
 
     /// Return whether the handshake is in progress.
-    pub(super) fn is_shaking(&self) -> bool {
+    pub fn is_shaking(&self) -> bool {
         self.tls == Tls::Handshake
     }
 }

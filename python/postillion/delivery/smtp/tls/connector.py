@@ -1,0 +1,103 @@
+"""TLS for the connections of an agent: the policy of a host, as the core takes it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from postillion._core.tls import TlsClient, TlsPolicy
+from postillion.delivery.smtp.tls.level import BY_DANE, at_least
+from postillion.delivery.smtp.tls.policies import TlsPolicies
+from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, NoPolicy, Policy
+
+if TYPE_CHECKING:
+    from postillion.config import Config
+    from postillion.delivery.smtp.nexthop import NextHop
+    from postillion.delivery.smtp.targets import Target
+    from postillion.delivery.smtp.tls.tables import Warn
+    from postillion.dns import Resolver
+
+POLICIES_MAX: Final = 10_000
+"""Maximum number of policies in memory; the least recently used are dropped first."""
+HALF_DANE: Final = "half-dane"
+
+
+class Wanted(NamedTuple):
+    """The use of TLS on a connection. `policy`: None in the clear. `reuses`: it takes further jobs inside TLS."""
+
+    policy: TlsPolicy | None
+    reuses: bool
+
+
+CLEAR: Final = Wanted(None, False)
+
+
+class Connector:
+    """TLS of a configuration. `prefix`: smtp or lmtp. `warn`: gets the warnings for the log.
+
+    `client`: the library with the site's keys and authorities; None where no connection uses TLS.
+    """
+
+    def __init__(self, config: Config, prefix: str, resolver: Resolver, warn: Warn) -> None:
+        """Read the parameters, open the tables, and read keys and authorities: this needs root's rights once.
+
+        Raises `ConfigError`, also for keys that cannot be used where all mail needs TLS. Otherwise that is a warning,
+        and mail for which TLS is optional goes out in the clear.
+        """
+        self._policies = TlsPolicies(config, prefix, resolver, warn)
+        self._warn = warn
+        self._converted = lru_cache(POLICIES_MAX)(self._convert)
+        level = self._policies.settings.level
+        self.client = None if self._policies.never_used else TlsClient(config, prefix)
+        if self.client is None:
+            return
+        for warning in self.client.warnings:
+            warn(warning)
+        if self.client.problem is not None:
+            parameter, text, fix = self.client.problem
+            if at_least(level, "encrypt"):
+                raise config.error(parameter, f"{parameter}: {text}", fix)
+            warn(f"{parameter}: {text}: TLS is not used")
+
+    def known(self, site: NextHop, target: Target) -> Wanted | None:
+        """Return what main.cf alone decides; None when a table or DNS has a say. Raises `NoPolicy`."""
+        if self._policies.never_used:
+            return CLEAR
+        policy = self._policies.known(site, target)
+        return None if policy is None else self._wanted(policy, target)
+
+    async def of(self, site: NextHop, target: Target) -> Wanted:
+        """Return the use of TLS with a host of a next hop. Raises `NoPolicy`: try the next host."""
+        return self._wanted(await self._policies.policy_for(site, target), target)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._policies.close()
+
+    def _wanted(self, policy: Policy, target: Target) -> Wanted:
+        if policy.level == "none":
+            return CLEAR
+        try:
+            server = f"{target.host}[{target.address}]:{target.port}"
+            return Wanted(self._converted(policy, server), policy.connection_reuse)
+        except ValueError as problem:
+            self._warn(f"TLS policy for {target.host}: {problem}")
+            raise NoPolicy(*CONFIGURATION_PROBLEM) from None
+
+    def _convert(self, policy: Policy, server: str) -> TlsPolicy:
+        """Return the core's form of a policy. Raises `ValueError` for a value that the library does not have."""
+        assert self.client is not None
+        by_dane = policy.level in BY_DANE or policy.level == HALF_DANE
+        return self.client.policy(
+            "dane" if policy.level == HALF_DANE else policy.level,
+            names=policy.names or ((policy.servername,) if by_dane else ()),
+            fingerprints=policy.fingerprints,
+            tlsa=[(record.usage, record.selector, record.matching, record.data) for record in policy.records],
+            trust_anchor_files=policy.trust_files,
+            protocols=policy.protocols or None,
+            ciphers=policy.ciphers or None,
+            exclude=policy.exclude or None,
+            servername=policy.servername or None,
+            session_key=server,
+            insecure_mx=policy.level == HALF_DANE,
+        )
