@@ -21,10 +21,11 @@ NOT_PROGRAMS = {
     PACKAGE / "config" / "effect.py",
     PACKAGE / "commands" / "postconf.py",
     PACKAGE / "commands" / "services.py",
-    # The agents do not use the TLS policy yet.
-    *(PACKAGE / "delivery" / "smtp" / "tls").glob("*.py"),
 }
 NAMED_ONLY = {
+    # No agent counts TLS sessions yet.
+    "smtp_tlsrpt_enable",
+    "lmtp_tlsrpt_enable",
     # A record of Postfix's queue files has this name.
     "content_filter",
     # Parameters of `tables.sensitive` that no program reads yet.

@@ -217,7 +217,7 @@ async def test_tokens_need_a_filter(tmp_path: Path) -> None:
 
 
 ERRORS = [
-    ("", "smtp_sasl_password_maps is empty, and smtp_sasl_auth_enable = yes needs it"),
+    ("", "smtp_sasl_auth_enable = yes needs accounts, and smtp_sasl_password_maps is empty"),
     (table({"x": "u:p"}) + "smtp_sasl_type = dovecot\n", 'smtp_sasl_type: "dovecot" is no type of SASL client'),
     (table({"x": "u:p"}) + "smtp_sasl_security_options = nonsense\n", "nonsense"),
     (table({"x": "u:p"}) + "smtp_sasl_tls_security_options = nonsense\n", "nonsense"),

@@ -47,8 +47,9 @@ class Logins:
         _check_type(config, protocol)
         self._maps = open_maps(self._parameter, config)
         if not self._maps:
-            problem = f"{self._parameter} is empty, and {protocol}_sasl_auth_enable = yes needs it"
-            raise config.error(self._parameter, problem, "give a table such as hash:/etc/postfix/sasl_passwd")
+            enabled = f"{protocol}_sasl_auth_enable"
+            problem = f"{enabled} = yes needs accounts, and {self._parameter} is empty"
+            raise config.error(enabled, problem, "give a table such as hash:/etc/postfix/sasl_passwd")
         if self.by_sender:
             self._rules = AddressRules(config)
             self._origin = config.text("myorigin").lower()
