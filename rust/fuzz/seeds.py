@@ -66,6 +66,16 @@ def _starttls() -> Iterator[bytes]:
         yield bytes((flags, len(said) % 256, len(before), len(early))) + before + early + said
 
 
+def _login() -> Iterator[bytes]:
+    """Return exchanges of each mechanism: challenges in form and out of it, refusals, success."""
+    first = b"#r=$more,s=QUJD,i=4096|"
+    ends = (b"235 2.7.0 ok\r\n", b"535 5.7.8 no\r\n", b"334 \r\n|501 end\r\n", b"334 !\r\n|421 bye\r\n")
+    middles = (b"", b"334 VTo=\r\n|334 UDo=\r\n|", first, first + b"#v=QUJD|", first + b"#e=x|", b"#r=$x,|", b"#|")
+    for number, (middle, end) in enumerate(itertools.product(middles, ends)):
+        for kind in range(9):
+            yield bytes((kind | (number % 8) << 4, number)) + middle + end
+
+
 def _session() -> Iterator[bytes]:
     yield from (settings + words for settings, words in itertools.product(SESSION_SETTINGS, _client_words()))
     begin = b"EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<r@b.c>\r\nRCPT TO:<bad@b.c>\r\nDATA\r\n"
@@ -400,6 +410,7 @@ def _dns() -> Iterator[bytes]:
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "smtp_server": _server,
     "starttls": _starttls,
+    "login": _login,
     "session": _session,
     "intake": _intake,
     "smtp_client": _client,
