@@ -20,7 +20,7 @@ const LINE_MAX_OCTETS: usize = 12_288;
 /// Maximum number of lines: AUTH, the answers to challenges, the end of the exchange, QUIT.
 const LINES_MAX: usize = 13;
 
-/// The events, and the lengths of the lines: a nonce is random.
+/// The events without their texts, because a nonce is random, and the lengths of the lines.
 #[derive(Debug, Default, PartialEq)]
 struct Heard {
     events: Vec<String>,
@@ -59,7 +59,12 @@ impl Talk {
             self.heard.is_ready |= event == Event::Ready;
             let shown = format!("{event:?}");
             assert!(!shown.contains(PASSWORD), "{shown}");
-            self.heard.events.push(shown);
+            // The rest depends on the nonce: a server may repeat it anywhere.
+            self.heard.events.push(match event {
+                Event::Failed { status, .. } => format!("failed {}", status.dsn),
+                Event::Warning(_) => "warning".into(),
+                _ => shown,
+            });
         }
         assert!(!format!("{:?}", self.client).contains(PASSWORD));
         let output = self.client.take_output().unwrap_or_default();
@@ -83,9 +88,11 @@ impl Talk {
     }
 }
 
-/// Return the octets of a part of the input.
+/// Return the octets of a part of the input: one line, because a reply too early is an error that depends on the split.
 fn octets(part: &[u8], nonce: &[u8]) -> Vec<u8> {
-    let Some(challenge) = part.strip_prefix(b"#") else { return part.to_vec() };
+    let Some(challenge) = part.strip_prefix(b"#") else {
+        return part.split_inclusive(|octet| *octet == b'\n').next().unwrap_or_default().to_vec();
+    };
     let filled: Vec<u8> = challenge
         .iter()
         .flat_map(|octet| if *octet == b'$' { nonce } else { std::slice::from_ref(octet) })
@@ -115,8 +122,6 @@ fuzz_target!(|input: &[u8]| {
     assert!(!(is_scram && whole.is_ready), "without a signature");
     for split in 1..3 {
         let other = play(split);
-        assert_eq!(whole.events.is_empty(), other.events.is_empty());
-        assert_eq!(whole.is_ready, other.is_ready);
-        assert_eq!(whole.events, other.events);
+        assert_eq!((whole.is_ready, &whole.events), (other.is_ready, &other.events));
     }
 });
