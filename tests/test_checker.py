@@ -133,7 +133,6 @@ UNSAFE = [
     ("smtpd_command_filter = pcre:/x", "", "smtpd_command_filter"),
     ("cleanup_service_name = subcleanup", "", "cleanup_service_name"),
     ("smtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes", "", "smtpd_tls_auth_only"),
-    ("lmtp_tls_security_level = verify", "", "lmtp_tls_security_level"),
     ("smtpd_end_of_data_restrictions = check_policy_service unix:x", "", "smtpd_end_of_data_restrictions"),
     ("smtpd_reject_unlisted_sender = yes", "", "smtpd_reject_unlisted_sender"),
     ("mailbox_transport = lmtp:unix:private/dovecot-lmtp", "", "mailbox_transport"),

@@ -147,7 +147,7 @@ class SmtpAgent(Agent):
         self._go_on(ticket, search)
 
     def _go_on(self, ticket: int, search: Search) -> None:
-        """Connect to the next host; without any the job ends. What needs a lookup goes on in a task."""
+        """Connect to the next host; without any the job ends. A task waits for lookups."""
         try:
             while True:
                 target = search.take()

@@ -214,7 +214,7 @@ impl Client {
     pub fn receive(&mut self, mut bytes: &[u8], now: f64) {
         while !bytes.is_empty() && self.phase != Phase::Closed {
             if self.is_shaking() {
-                // Whoever put it behind the reply to STARTTLS, it is not a part of the dialogue inside TLS.
+                // Octets behind the reply to STARTTLS are no part of the dialogue inside TLS, whoever has sent them.
                 return;
             }
             if self.pipeline.awaited() == 0 && self.phase != Phase::Body {

@@ -134,7 +134,7 @@ impl Client {
             return self.fail(FAILED, "Server certificate not verified".into());
         }
         self.set_protection(if facts.matched() { Protection::Verified } else { Protection::Encrypted });
-        // What came in the clear is forgotten (RFC 3207 §4.2).
+        // The client forgets all that came in the clear (RFC 3207 §4.2).
         self.reader = ResponseReader::default();
         self.offered = Capabilities::default();
         if self.settings.starttls.wrapper {
