@@ -123,9 +123,10 @@ impl ClientTls {
 
     fn protocols_of(&self, level: ClientLevel, text: Option<&str>) -> Result<Protocols, String> {
         let mut protocols = match text {
+            // An empty list allows all versions, as in Postfix.
             Some(text) => {
                 let bad = |word: String| format!("bad TLS version \"{word}\": give versions such as >=TLSv1.2");
-                Protocols::parse(not_empty("protocols", text)?).map_err(bad)?
+                Protocols::parse(text).map_err(bad)?
             }
             None if level.requires_tls() => self.mandatory_protocols.clone(),
             None => self.protocols.clone(),
@@ -142,14 +143,14 @@ impl ClientTls {
 
     fn cipher_list(&self, level: ClientLevel, grade: Option<&str>, exclude: Option<&str>) -> Result<String, String> {
         let grade = match grade {
-            Some(word) => Grade::parse(not_empty("ciphers", word)?)
+            Some(word) => Grade::parse(word)
                 .ok_or_else(|| format!("bad cipher grade \"{word}\": give one of high, medium, null, low, export"))?,
             None if level.requires_tls() => self.mandatory_ciphers,
             None => self.ciphers,
         };
         let mut excluded: Vec<&str> = Vec::new();
         if let Some(text) = exclude {
-            excluded.extend(words(not_empty("exclude", text)?));
+            excluded.extend(words(text));
             if let Some(word) = excluded.iter().find(|word| word.starts_with(['!', '+', '-', '@'])) {
                 return Err(format!("bad cipher \"{word}\": give names without !, +, - and @"));
             }
@@ -167,10 +168,6 @@ impl ClientTls {
         }
         Ok(self.lists.without(grade, excluded.into_iter()))
     }
-}
-
-fn not_empty<'a>(attribute: &str, text: &'a str) -> Result<&'a str, String> {
-    if text.trim().is_empty() { Err(format!("{attribute} is empty")) } else { Ok(text) }
 }
 
 /// Return a name to compare with those of a certificate.
@@ -278,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn empty_lists_of_a_destination_allow_everything_but_what_the_level_forbids() {
+        let over = Wanted { protocols: Some(""), exclude: Some(" "), ..wanted(ClientLevel::Encrypt) };
+        let policy = settings().policy(over).unwrap();
+        assert_eq!(policy.cipher_list, "MEDIUM:!eNULL");
+        assert!(policy.protocols.allows(0x0301));
+    }
+
+    #[test]
     fn values_that_cannot_be_used_have_a_clear_text() {
         let at = |level: ClientLevel, change: fn(&mut Wanted<'_>)| {
             let mut wanted = wanted(level);
@@ -287,12 +292,10 @@ mod tests {
         let rows = [
             (at(ClientLevel::May, |w| w.protocols = Some("TLSv1.4")), "bad TLS version \"TLSv1.4\""),
             (at(ClientLevel::May, |w| w.protocols = Some(">=TLSv1.3 <=TLSv1.2")), "no TLS version is left"),
-            (at(ClientLevel::May, |w| w.protocols = Some(" ")), "protocols is empty"),
             (at(ClientLevel::Dane, |w| w.protocols = Some("SSLv3")), "no TLS version is left"),
             (at(ClientLevel::May, |w| w.ciphers = Some("best")), "bad cipher grade \"best\""),
-            (at(ClientLevel::May, |w| w.ciphers = Some("")), "ciphers is empty"),
+            (at(ClientLevel::May, |w| w.ciphers = Some("")), "bad cipher grade \"\""),
             (at(ClientLevel::May, |w| w.exclude = Some("!RC4")), "bad cipher \"!RC4\""),
-            (at(ClientLevel::May, |w| w.exclude = Some("")), "exclude is empty"),
             (at(ClientLevel::May, |w| w.servername = Some("a b")), "bad server name \"a b\""),
             (at(ClientLevel::May, |w| w.servername = Some("a..b")), "bad server name \"a..b\""),
             (at(ClientLevel::Verify, |w| w.names.clear()), "no name to match at level verify"),

@@ -13,7 +13,7 @@ from postillion.config.domain import BadDomain, to_ascii
 from postillion.delivery.smtp.nexthop import NextHop, is_host_name
 from postillion.delivery.smtp.tls.dane import Dane
 from postillion.delivery.smtp.tls.entry import Entry
-from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, HALF_DANE, Level, at_least
+from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, HALF_DANE, Level
 from postillion.delivery.smtp.tls.mta_sts import MtaSts
 from postillion.delivery.smtp.tls.mx_pattern import allows
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, Domain, NoPolicy, Policy
@@ -124,17 +124,14 @@ class TlsPolicies:
 
     def _with_names(self, policy: Policy, entry: Entry, site: NextHop, target: Target) -> Policy:
         """Return the policy with protocols, ciphers, and what the server must match."""
-        settings, level = self.settings, policy.level
+        level = policy.level
         if level == "none":
             return policy
-        mandatory = at_least(level, "encrypt")
-        protocols = settings.mandatory_protocols if mandatory else settings.protocols
-        ciphers = settings.mandatory_ciphers if mandatory else settings.ciphers
         policy = replace(
             policy,
-            protocols=protocols if entry.protocols is None else entry.protocols,
-            ciphers=ciphers if entry.ciphers is None else entry.ciphers,
-            exclude=self._excluded(entry, level),
+            protocols=entry.protocols,
+            ciphers=entry.ciphers,
+            exclude=entry.exclude,
             servername=policy.servername or self._servername(entry, site, target),
         )
         if level == "fingerprint":
@@ -142,16 +139,6 @@ class TlsPolicies:
         if level in BY_AUTHORITY:
             return self._with_authority(policy, entry, site, target)
         return policy
-
-    def _excluded(self, entry: Entry, level: Level) -> str:
-        """Return the excluded ciphers: without encryption from encrypt up, without a certificate above it."""
-        settings = self.settings
-        words = [settings.exclude] if entry.exclude is None else [entry.exclude]
-        if at_least(level, "encrypt"):
-            if entry.exclude is None:
-                words.append(settings.mandatory_exclude)
-            words.append("eNULL" if level == "encrypt" else "aNULL")
-        return " ".join(word for word in words if word)
 
     def _servername(self, entry: Entry, site: NextHop, target: Target) -> str:
         name = self.settings.servername

@@ -59,12 +59,12 @@ class Policy:
     """The usable TLSA records, strongest digest first."""
     trust_files: tuple[str, ...] = ()
     """Files of certificates that vouch for the server, in place of the authorities of main.cf."""
-    protocols: str = ""
-    """As smtp_tls_protocols: `>=TLSv1.2`, `!TLSv1`."""
-    ciphers: str = ""
+    protocols: str | None = None
+    """As smtp_tls_protocols: `>=TLSv1.2`, `!TLSv1`. None, here and below: the parameters of the level decide."""
+    ciphers: str | None = None
     """The grade: medium, high, null."""
-    exclude: str = ""
-    """As smtp_tls_exclude_ciphers, with what the level excludes: `RC4 aNULL`."""
+    exclude: str | None = None
+    """As smtp_tls_exclude_ciphers: `RC4`."""
     servername: str = ""
     """The name that the client asks for (SNI); empty for none."""
     connection_reuse: bool = False

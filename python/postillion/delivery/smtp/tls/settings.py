@@ -38,7 +38,7 @@ class DaneSettings:
 class TlsSettings:
     """The parameters that hold where no table says otherwise. `prefix`: smtp or lmtp.
 
-    `level_name`: the parameter that gives the level. `mandatory_...`: for levels from encrypt up.
+    `level_name`: the parameter that gives the level. The core reads those for versions and ciphers.
     """
 
     prefix: str
@@ -48,12 +48,6 @@ class TlsSettings:
     level: Level
     level_name: str
     wrapper: bool
-    protocols: str
-    mandatory_protocols: str
-    ciphers: str
-    mandatory_ciphers: str
-    exclude: str
-    mandatory_exclude: str
     verify_match: tuple[str, ...]
     secure_match: tuple[str, ...]
     fingerprints: tuple[str, ...]
@@ -80,12 +74,6 @@ class TlsSettings:
             level=level,
             level_name=level_name,
             wrapper=config.flag(f"{prefix}_tls_wrappermode"),
-            protocols=config.text(f"{prefix}_tls_protocols"),
-            mandatory_protocols=config.text(f"{prefix}_tls_mandatory_protocols"),
-            ciphers=config.text(f"{prefix}_tls_ciphers"),
-            mandatory_ciphers=config.text(f"{prefix}_tls_mandatory_ciphers"),
-            exclude=config.text(f"{prefix}_tls_exclude_ciphers"),
-            mandatory_exclude=config.text(f"{prefix}_tls_mandatory_exclude_ciphers"),
             verify_match=names(f"{prefix}_tls_verify_cert_match"),
             secure_match=names(f"{prefix}_tls_secure_cert_match"),
             fingerprints=tuple(config.items(f"{prefix}_tls_fingerprint_cert_match")),

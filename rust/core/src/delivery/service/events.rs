@@ -163,11 +163,12 @@ impl Service {
         }
     }
 
-    /// TLS has failed where the site only prefers it: deliver the job to the same server in the clear.
+    /// TLS has failed where the site only prefers it: deliver the job to the same server in the clear. Younger mail does
+    /// not use that connection.
     fn start_clear(&mut self, key: Key, now: f64) {
         self.leave(key);
         let Some(visit) = self.visits.get_mut(&key) else { return };
-        let attempt = Attempt { tls: None, ..visit.attempt.clone() };
+        let attempt = Attempt { tls: None, reuses: false, ..visit.attempt.clone() };
         let (server, ticket) = (Server::clone(&visit.server), visit.ticket.take());
         self.close(key, now);
         if let Some(ticket) = ticket {
