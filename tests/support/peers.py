@@ -21,6 +21,7 @@ PACKAGES = {
     "named": "bind9",
     **dict.fromkeys(("dnssec-keygen", "dnssec-signzone"), "bind9-utils"),
     "unbound": "unbound",
+    "dovecot": "dovecot-core",
     "strace": "strace",
     "perf": "linux-perf",
     "mkfs.ext4": "e2fsprogs",
