@@ -23,9 +23,6 @@ NOT_PROGRAMS = {
     PACKAGE / "commands" / "services.py",
 }
 NAMED_ONLY = {
-    # No agent counts TLS sessions yet.
-    "smtp_tlsrpt_enable",
-    "lmtp_tlsrpt_enable",
     # A record of Postfix's queue files has this name.
     "content_filter",
     # Parameters of `tables.sensitive` that no program reads yet.

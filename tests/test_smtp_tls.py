@@ -208,3 +208,31 @@ async def test_key_that_cannot_be_used_stops_the_start_where_tls_is_required(tmp
     with pytest.raises(Exception, match=r"smtp_tls_cert_file: .*none\.pem"):
         async with smtp(tmp_path, at("encrypt", more=more)):
             pass
+
+
+async def test_reports_count_what_servers_did(tmp_path: Path, authority: Authority, certificate: Certificate) -> None:
+    right, wrong, plain = (
+        TlsScript(tls=context(certificate)),
+        TlsScript(tls=context(authority.sign("/CN=other", "DNS:other.example"))),
+        TlsScript(wrapper=True),
+    )
+    more = "smtp_tlsrpt_enable = yes\nsmtp_tls_secure_cert_match = mx.example\n"
+    counted: list[tuple[str, object]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "postillion.delivery.smtp.tls.tlsrpt.TlsReports.note",
+            lambda _, domain, policy, target, failure: counted.append((policy.level, failure and failure.kind)),
+        )
+        async with (
+            tls_server(right),
+            tls_server(wrong),
+            tls_server(plain),
+            smtp(tmp_path, at("secure", authority, more)) as (hub, _),
+        ):
+            for script in (right, wrong, plain):
+                await hub.deliver(f"[127.0.0.1]:{script.port}")
+    assert counted == [
+        ("secure", None),
+        ("secure", "certificate-host-mismatch"),
+        ("secure", "starttls-not-supported"),
+    ]

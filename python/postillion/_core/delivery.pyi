@@ -212,6 +212,20 @@ class Request:
         def first(self) -> bool: ...
 
     @final
+    class Tls:
+        """Count a TLS session for the reports to the domain of a job (RFC 8460).
+
+        `fault`: why there is none with the right server, as the kind of §4.3 and more about it.
+        """
+
+        __match_args__ = ("ticket", "fault")
+        def __new__(cls, ticket: int, fault: tuple[str, str] | None) -> Request.Tls: ...
+        @property
+        def ticket(self) -> int: ...
+        @property
+        def fault(self) -> tuple[str, str] | None: ...
+
+    @final
     class Done:
         """Forget a job of an earlier request."""
 
@@ -311,7 +325,7 @@ class DeliveryService:
     def stop(self, now: float) -> None:
         """Close all connections, and report the jobs in progress without the open recipients."""
 
-    def take_requests(self) -> list[Request.Find | Request.Ask | Request.Done | Request.Sweep]:
+    def take_requests(self) -> list[Request.Find | Request.Ask | Request.Tls | Request.Done | Request.Sweep]:
         """Take the requests since the last call."""
 
     def take_results(self) -> bytes | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +25,7 @@ from postillion.delivery.smtp.search import Search
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, known_targets, targets
 from postillion.delivery.smtp.tls.connector import Connector, Wanted
 from postillion.delivery.smtp.tls.policy import NoPolicy
+from postillion.delivery.smtp.tls.tlsrpt import Failure, TlsReports
 from postillion.dns import Resolver
 from postillion.tables.answers import Answer, Batch, MessageLookups
 from postillion.tables.checks import open_client_checks
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 SWEEP_S: Final = 0.5
 """Interval of the checks of deadlines; a timeout is at most this much late, and never early."""
+LAST_REPORTS_MAX_S: Final = 2.0
+"""Longest time at the end of the program for the reports about TLS sessions (RFC 8460)."""
 SITES_MAX: Final = 10_000
 """Maximum number of parsed next hops in memory; the least recently used are dropped first."""
 
@@ -55,6 +60,7 @@ class SmtpAgent(Agent):
         self.tls = Connector(config, protocol, self.resolver, self.log.warning)
         checks, mechanisms = open_client_checks(config, protocol), allowed_mechanisms(config, protocol)
         self.client_settings = SmtpClientSettings(config, protocol, checks, mechanisms, self.tls.client)
+        self.reports = TlsReports.of(config, protocol, self.resolver, self.log.warning, time.time())
         self.target_settings = TargetSettings.of(config, protocol)
         self.core = DeliveryService(self.client_settings, config, daemon.log)
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
@@ -64,6 +70,7 @@ class SmtpAgent(Agent):
         self.bind = (_source(config, f"{protocol}_bind_address"), _source(config, f"{protocol}_bind_address6"))
         self.searches: dict[int, Search] = {}
         self._finding: set[asyncio.Task[None]] = set()
+        self._reporting: set[asyncio.Task[int]] = set()
         self._rounds: dict[int, MessageLookups] = {}
         """The time that is left for the lookups of a job, by its number."""
         self._batches: dict[int, Batch] = {}
@@ -85,6 +92,10 @@ class SmtpAgent(Agent):
         for batch in self._batches.values():
             batch.cancel()
         await self.tls.close()
+        if self.reports is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_REPORTS_MAX_S):
+                    await self.reports.write(time.time())
         if self._timer is not None:
             self._timer.cancel()
 
@@ -118,6 +129,8 @@ class SmtpAgent(Agent):
                         self._find(ticket, nexthop, tried, completed)
                     case Request.Ask(key, ticket, lookups, first):
                         self._ask(key, ticket, lookups, first)
+                    case Request.Tls(ticket, fault):
+                        self._count_tls(ticket, fault)
                     case Request.Done(ticket):
                         self._forget(ticket)
                     case Request.Sweep():
@@ -218,6 +231,7 @@ class SmtpAgent(Agent):
         return False
 
     def _connect(self, ticket: int, search: Search, target: Target, wanted: Wanted, login: SmtpLogin | None) -> None:
+        search.tls = None if wanted.source is None else (wanted.source, target)
         last_address = not search.remaining and search.is_last_site
         limit_reached = bool(self.session_limit) and search.servers + 1 >= self.session_limit
         self.core.connect(
@@ -237,6 +251,12 @@ class SmtpAgent(Agent):
             reuses=not self.logins.by_sender,
             reuses_tls=wanted.reuses,
         )
+
+    def _count_tls(self, ticket: int, fault: tuple[str, str] | None) -> None:
+        search = self.searches.get(ticket)
+        if search is not None and search.tls is not None and self.reports is not None:
+            policy, target = search.tls
+            self.reports.note(search.site.host, policy, target, None if fault is None else Failure(*fault))
 
     def _note(self, ticket: int, search: Search, site: NextHop, problem: NoTargets) -> None:
         self.core.note(ticket, self._softened(problem.dsn, site, search), str(problem))
@@ -290,9 +310,16 @@ class SmtpAgent(Agent):
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
+    def _begin_reports(self, reports: TlsReports) -> None:
+        task = self._loop.create_task(reports.write(time.time()))
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
+
     def _sweep(self) -> None:
         self._timer = None
         now = self._loop.time()
+        if self.reports is not None and self.reports.is_due(time.time()):
+            self._begin_reports(self.reports)
         goes_on = self.core.sweep(now)
         if self.link.close_idle_files(now) or goes_on:
             self._watch()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from postillion.delivery.smtp.nexthop import NextHop
 from postillion.delivery.smtp.targets import Target
+from postillion.delivery.smtp.tls.policy import Policy
 
 Tried = tuple[str, str, int]
 """A server whose connection was reused: its host, address and port."""
@@ -15,7 +16,7 @@ Tried = tuple[str, str, int]
 class Search:
     """The hosts of a job that are left to try."""
 
-    __slots__ = ("_number", "hosts", "nexthop", "remaining", "servers", "site", "sites", "tried")
+    __slots__ = ("_number", "hosts", "nexthop", "remaining", "servers", "site", "sites", "tls", "tried")
 
     def __init__(self, nexthop: str, sites: list[NextHop]) -> None:
         self.nexthop = nexthop
@@ -28,6 +29,8 @@ class Search:
         """The server of a reused connection that left recipients open; it is not tried again."""
         self.site: NextHop
         """The next hop whose hosts are tried."""
+        self.tls: tuple[Policy, Target] | None = None
+        """The policy of the connection in progress, and its host; None in the clear."""
         self.hosts = 1
         """The number of hosts at the last lookup."""
         self._number = 0

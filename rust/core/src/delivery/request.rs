@@ -8,6 +8,15 @@ use std::sync::Arc;
 /// The number of a job in progress. It is never used for another one.
 pub type Ticket = u64;
 
+/// Why a connection has no TLS, or TLS with the wrong server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFault {
+    /// The kind, in the words of RFC 8460 §4.3.
+    pub kind: &'static str,
+    /// More about it.
+    pub reason: String,
+}
+
 /// A request to the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -32,6 +41,13 @@ pub enum Request {
         lookups: Vec<Lookup>,
         /// They begin a part of the message: the time for lookups begins anew.
         first: bool,
+    },
+    /// Count a TLS session, or the lack of one, for the reports to the domain of a job (RFC 8460).
+    Tls {
+        /// The job.
+        ticket: Ticket,
+        /// Why there is no session with the right server.
+        fault: Option<TlsFault>,
     },
     /// Forget a job of an earlier `Find`: it needs no server any more.
     Done(Ticket),

@@ -23,6 +23,8 @@ settings! {
         session_limit: u32 = "smtp_mx_session_limit",
         /// Timeout of a connection attempt; 0 for none.
         connect_timeout: f64 = seconds "smtp_connect_timeout",
+        /// Tell the owner about TLS sessions.
+        reports_tls: bool = "smtp_tlsrpt_enable",
         /// Connect from the source address alone.
         bind_address_enforce: bool = "smtp_bind_address_enforce",
     }

@@ -27,6 +27,7 @@ type Tried = (String, String, u16);
 pub enum Request {
     Find { ticket: u64, nexthop: String, tried: Option<Tried>, completed: bool },
     Ask { key: u64, ticket: u64, lookups: Vec<(usize, Py<PyBytes>)>, first: bool },
+    Tls { ticket: u64, fault: Option<(String, String)> },
     Done { ticket: u64 },
     Sweep(),
 }
@@ -41,6 +42,9 @@ impl Request {
             request::Request::Ask { key, ticket, lookups: asked, first } => {
                 let lookups = lookups(py, asked).into_iter().map(|(table, key)| (table, key.unbind())).collect();
                 Self::Ask { key: key.token(), ticket, lookups, first }
+            }
+            request::Request::Tls { ticket, fault } => {
+                Self::Tls { ticket, fault: fault.map(|fault| (fault.kind.to_owned(), fault.reason)) }
             }
             request::Request::Done(ticket) => Self::Done { ticket },
             request::Request::Sweep => Self::Sweep(),

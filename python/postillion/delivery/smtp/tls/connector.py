@@ -23,13 +23,17 @@ HALF_DANE: Final = "half-dane"
 
 
 class Wanted(NamedTuple):
-    """The use of TLS on a connection. `policy`: None in the clear. `reuses`: it takes further jobs inside TLS."""
+    """The use of TLS on a connection. `policy`: None in the clear. `reuses`: it takes further jobs inside TLS.
+
+    `source`: the policy in the words of main.cf and tables.
+    """
 
     policy: TlsPolicy | None
     reuses: bool
+    source: Policy | None
 
 
-CLEAR: Final = Wanted(None, False)
+CLEAR: Final = Wanted(None, False, None)
 
 
 class Connector:
@@ -79,7 +83,7 @@ class Connector:
             return CLEAR
         try:
             server = f"{target.host}[{target.address}]:{target.port}"
-            return Wanted(self._converted(policy, server), policy.connection_reuse)
+            return Wanted(self._converted(policy, server), policy.connection_reuse, policy)
         except ValueError as problem:
             self._warn(f"TLS policy for {target.host}: {problem}")
             raise NoPolicy(*CONFIGURATION_PROBLEM) from None

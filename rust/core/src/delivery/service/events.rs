@@ -81,6 +81,12 @@ impl Service {
             if next != Next::Asking {
                 visit.asking = false;
             }
+            if self.settings.reports_tls
+                && let Some(ticket) = visit.ticket
+                && let Some(fault) = lock(&session).session.take_tls_result()
+            {
+                self.requests.push(Request::Tls { ticket, fault });
+            }
             next = match next {
                 Next::More => return,
                 // A lost connection takes no further piece.

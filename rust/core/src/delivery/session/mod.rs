@@ -21,7 +21,9 @@ use crate::ask::{Answer, Lookup};
 use crate::delivery::assignment::Assignment;
 use crate::delivery::job::{Delivery, Handover};
 use crate::delivery::outgoing::Outgoing;
+use crate::delivery::request::TlsFault;
 use crate::delivery::smtputf8::needs_smtputf8;
+use crate::mail::reply::Enhanced;
 use crate::mail::status::Status;
 use crate::queue::ContentReader;
 use crate::smtp::client::{Client, ClientSettings, Event, Peer, Protocol};
@@ -35,6 +37,9 @@ pub const PIECE_OCTETS: u64 = 256 * 1024;
 /// The same where lines are looked up in remote tables. One piece makes at most a lookup for three octets in each table,
 /// and its parts fit into `inspection::held::HELD_MAX_OCTETS`.
 pub const ASKING_PIECE_OCTETS: u64 = 16 * 1024;
+
+/// X.7.4: a server without the TLS that mail needs (RFC 3463 §3.8).
+const NO_TLS: Enhanced = Enhanced { class: 4, subject: 7, detail: 4 };
 
 /// The driver's next step, after it wrote `take_output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +90,8 @@ pub struct Session {
     asking_since: Option<f64>,
     /// For the owner of the socket.
     channel: Option<Channel>,
+    /// The result of TLS, for reports; with `Some(None)` it is as the policy wants it.
+    tls_result: Option<Option<TlsFault>>,
     /// The connection takes further jobs; inside TLS only with smtp_tls_connection_reuse.
     reuses: bool,
     reuses_tls: bool,
@@ -101,6 +108,7 @@ impl Session {
             outgoing: None,
             asking_since: None,
             channel: None,
+            tls_result: None,
             reuses: true,
             reuses_tls: false,
         }
@@ -238,12 +246,18 @@ impl Session {
                         return Next::StartTls;
                     }
                 }
-                Event::Ready => self.begin(now, wall_now_us),
+                Event::Ready => {
+                    self.note_clear();
+                    self.begin(now, wall_now_us);
+                }
                 Event::Body => self.open_content(now, wall_now_us),
                 Event::Recipient { position, status } => self.apply(position, status, wall_now_us),
                 Event::Finished { reusable } => return self.finished(reusable, now, wall_now_us),
                 Event::Failed { clear: true, .. } if self.clears() => return Next::Clear,
                 Event::Failed { status, stale, elsewhere, .. } => {
+                    if status.dsn == NO_TLS {
+                        self.note_clear();
+                    }
                     return self.failed(&status, stale, elsewhere, wall_now_us);
                 }
                 Event::Note(text) => self.tell(format_args!("{text}")),

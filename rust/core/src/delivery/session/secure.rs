@@ -2,6 +2,7 @@
 
 use super::{Next, Session};
 use crate::delivery::assignment::Assignment;
+use crate::delivery::request::TlsFault;
 use crate::log::Log;
 use crate::sasl::Login;
 use crate::tls::{Channel, Facts, Failure};
@@ -52,6 +53,9 @@ impl Session {
             self.tell(format_args!("{}", facts.established_to(&peer.name_address_port)));
         }
         self.client.secured(facts, now);
+        let wrong = self.client.policy().is_some_and(|policy| policy.level.must_match()) && !facts.matched();
+        let (kind, reason) = facts.failure();
+        self.tls_result = Some(wrong.then(|| TlsFault { kind, reason: reason.to_owned() }));
         if !self.may_keep() {
             self.client.set_last_transaction(true);
         }
@@ -74,7 +78,19 @@ impl Session {
         has_waited && matches!(self.client.peer().login, Login::Never) && delivery.left() > 0
     }
 
-    fn tell_failure(&self, failure: &Failure) {
+    /// Take the result of TLS, once it is known: for the reports to a domain.
+    pub fn take_tls_result(&mut self) -> Option<Option<TlsFault>> {
+        self.tls_result.take()
+    }
+
+    /// Note that the dialogue goes on, or ends, in the clear.
+    pub(super) fn note_clear(&mut self) {
+        if self.client.policy().is_some() && !self.client.is_secure() && !self.client.is_shaking() {
+            self.tls_result = Some(Some(TlsFault { kind: "starttls-not-supported", reason: String::new() }));
+        }
+    }
+
+    fn tell_failure(&mut self, failure: &Failure) {
         self.tell_no_handshake(if failure.problems.is_empty() { "lost connection" } else { "-1" });
         if let Some(log) = self.log() {
             failure.problems.iter().for_each(|problem| log.warning(format_args!("TLS library problem: {problem}")));
@@ -82,7 +98,8 @@ impl Session {
     }
 
     /// Log why the handshake has ended.
-    pub(super) fn tell_no_handshake(&self, reason: &str) {
+    pub(super) fn tell_no_handshake(&mut self, reason: &str) {
+        self.tls_result = Some(Some(TlsFault { kind: "validation-failure", reason: reason.to_owned() }));
         self.tell(format_args!("SSL_connect error to {}: {reason}", self.client.peer().name_address_port));
     }
 

@@ -17,6 +17,14 @@ pub struct ServerCertificate {
     pub distrust: Option<Distrust>,
 }
 
+/// Texts in the reasons of `Distrust`, and their kinds in reports (RFC 8460 §4.3).
+const KINDS: [(&str, &str); 4] = [
+    ("mismatch", "certificate-host-mismatch"),
+    ("expired", "certificate-expired"),
+    ("untrusted issuer", "certificate-not-trusted"),
+    ("self-signed", "certificate-not-trusted"),
+];
+
 /// The word in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Trust {
@@ -59,6 +67,15 @@ impl Facts {
         let mut text = format!("{} TLS connection established to {peer}: {}", self.trust().word(), self.summary());
         self.write_keys(&mut text, "");
         text
+    }
+
+    /// Return why this is not the server that the policy wants: the kind of the failure, in the words of RFC 8460 §4.3, and
+    /// the reason.
+    pub fn failure(&self) -> (&'static str, &str) {
+        let distrust = self.server.as_ref().and_then(|certificate| certificate.distrust.as_ref());
+        let reason = distrust.map_or("", |distrust| &*distrust.reason);
+        let kind = KINDS.iter().find(|(text, _)| reason.contains(text)).map_or("validation-failure", |(_, kind)| *kind);
+        (kind, reason)
     }
 
     /// Return the log line of a client that wants another server than this one.
