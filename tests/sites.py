@@ -99,7 +99,7 @@ def needs_of(copy: Path) -> Iterator[tuple[str, tuple[str, int]]]:
     """Yield each need of a copy with its path and line in the copy; 0: no line."""
     for _ in range(ROUNDS_MAX):
         try:
-            warnings = checking.check(str(copy))
+            warnings, _ = checking.check(str(copy))
         except ConfigError as refusal:
             if not OF_THIS_MACHINE.search(str(refusal)):
                 yield refused(refusal, copy), (refusal.path, refusal.line or 0)

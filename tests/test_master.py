@@ -219,7 +219,8 @@ def test_killed_process_is_replaced(tmp_path: Path) -> None:
 def test_master_wakes_up_for_throttle_that_ended_during_scan(throttled_s: float, least_s: float, most_s: float) -> None:
     started = time.monotonic() - 1.0
     service = SimpleNamespace(next_wakeup=None, throttled_until=started + throttled_s)
-    master = SimpleNamespace(_stop_phase=0, _checking=None, services={"x": service})
+    checks = SimpleNamespace(until=None)
+    master = SimpleNamespace(_stop_phase=0, _checking=None, _key_checks=checks, services={"x": service})
     assert least_s <= Master._timeout(cast(Master, master), started) <= most_s
 
 

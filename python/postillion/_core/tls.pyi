@@ -30,6 +30,17 @@ class TlsServer:
     def problem(self) -> tuple[str, str, str] | None:
         """The reason why TLS does not work, such as a file that cannot be read: parameter, text and fix."""
     @property
+    def expiries(self) -> list[tuple[str, str, int]]:
+        """When each chain expires: parameter, common name, and whole days left; negative after that."""
+    @property
+    def has_changed(self) -> bool:
+        """Whether the files have changed since they were read, and have stayed the same since the last question."""
+    def renew(self) -> tuple[Literal["renewed", "refused", "closed"], tuple[str, str, str] | None]:
+        """Read the files again, for new connections; return the result, and the problem as in `problem`.
+
+        `refused`: they cannot be used, so the old ones stay in use. `closed`: this process may not read them.
+        """
+    @property
     def warnings(self) -> list[str]:
         """Problems that do not keep the server from its work."""
 

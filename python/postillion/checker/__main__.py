@@ -1,13 +1,13 @@
 """`python -m postillion.checker -c DIR`: check a whole configuration as a start or reload would use it.
 
-Standard output gets a line `warning TEXT` for each doubtful setting and then `ok`, with exit status 0; or one line
-`error JSON` with the parts of a `ConfigError`, with exit status 1.
+Standard output gets `warning TEXT` for each doubtful setting, `note TEXT` for each other fact, and then `ok`, with exit
+status 0; or one line `error JSON` with the parts of a `ConfigError`, with exit status 1.
 """
 
-import json
 import os
 import sys
 
+from postillion.checker import lines
 from postillion.checker.check import Check
 from postillion.config import ConfigError
 from postillion.config.settings import DEFAULT_DIRECTORY
@@ -27,18 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check.run()
     except ConfigError as error:
-        _say(f"error {json.dumps([error.path, error.line, error.problem, error.fix])}")
+        lines.error(error)
         return 1
     for warning in check.warnings:
-        _say(f"warning {warning}")
-    _say("ok")
+        lines.say(f"warning {warning}")
+    for note in check.notes:
+        lines.say(f"note {note}")
+    lines.say("ok")
     return 0
-
-
-def _say(text: str) -> None:
-    """Write one line; octets of main.cf that are no UTF-8 go out as they are."""
-    sys.stdout.buffer.write(" ".join(text.split("\n")).encode("utf-8", "surrogateescape") + b"\n")
-    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

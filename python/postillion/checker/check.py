@@ -32,7 +32,8 @@ from postillion.master.plan import Plan
 from postillion.program.daemon import Arguments, Daemon, make
 from postillion.program.log import Target
 from postillion.qmgr.settings import Configuration
-from postillion.smtpd.setup import minfree_octets
+from postillion.smtpd import expiry
+from postillion.smtpd.setup import Parts, minfree_octets
 from postillion.tables import read_tables
 from postillion.tables.remote import remote_tables
 
@@ -49,6 +50,7 @@ class Check:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._found: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
         self._read: set[str] = set()
         self._reached: set[str] = set()
 
@@ -56,6 +58,11 @@ class Check:
     def warnings(self) -> list[str]:
         """The warnings of `run`, each text once."""
         return list(self._found)
+
+    @property
+    def notes(self) -> list[str]:
+        """The facts that `run` has found, each text once: when certificates expire."""
+        return list(self._notes)
 
     def run(self) -> None:
         """Check the whole configuration. Raises `ConfigError` for the first error."""
@@ -97,6 +104,9 @@ class Check:
         made = self._attempt(entry, lambda: self._prepare(plan.config, entry, module))
         if hasattr(module, "prepare_as_owner"):
             self._warn(as_owner(entry, plan.config, lambda: self._prepare_as_owner(plan.config, entry, module)))
+        if isinstance(made, Parts):
+            for mode in (made.calm, made.stressed):
+                self._notes.update(dict.fromkeys(expiry.lines(mode.tls)))
         if isinstance(made, Configuration):
             for error in transports.refusals(made, plan):
                 raise error

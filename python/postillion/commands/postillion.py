@@ -151,7 +151,7 @@ def reload(directory: str, console: Console) -> None:
     """Let the running mail system read its configuration again; return when it did, raise `Failure` when it refused."""
     from postillion.master import answers
 
-    check(directory, console)
+    _check(directory, console)
     pid = _running(directory, console)
     console.event(f"refreshing the {console.system} mail system")
     question = answers.Question(Config.load(directory).text("queue_directory"))
@@ -172,12 +172,20 @@ def status(directory: str, console: Console) -> None:
 
 
 def check(directory: str, console: Console) -> None:
-    """Run the checker; print its warnings. Raises `Failure` for what would stop a start."""
+    """Run the checker; print its warnings, and when certificates expire. Raises `Failure` as `_check`."""
+    for note in _check(directory, console):
+        console.result(note)
+
+
+def _check(directory: str, console: Console) -> list[str]:
+    """Run the checker; print its warnings, and return its notes. Raises `Failure` for what would stop a start."""
     from postillion.master import checking
 
-    for warning in checking.check(directory):
+    warnings, notes = checking.check(directory)
+    for warning in warnings:
         console.warning(warning)
     console.detail(f"{directory} is in order")
+    return notes
 
 
 def flush(directory: str, console: Console) -> int:
@@ -204,7 +212,7 @@ def set_permissions(directory: str, console: Console, *assignments: str) -> None
 def upgrade_configuration(directory: str, console: Console, *assignments: str) -> None:
     """Create missing directories and check both files: no release needs a line that an older one lacks."""
     create_missing(directory, console, *assignments)
-    check(directory, console)
+    _check(directory, console)
 
 
 def create_missing(directory: str, console: Console, *assignments: str) -> None:

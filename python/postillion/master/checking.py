@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 from postillion.config import Config, ConfigError
 from postillion.master import directories, listeners
@@ -20,30 +21,35 @@ CHECK_MAX_S = 60.0
 READ_OCTETS = 65_536
 
 
-def check(directory: str) -> list[str]:
-    """Return the warnings about a configuration directory. Raises `ConfigError` for an unusable one.
+def check(directory: str) -> tuple[list[str], list[str]]:
+    """Return the warnings about a configuration directory, and further lines. Raises `ConfigError` for an unusable one.
 
     A start also creates directories and binds sockets. The causes of an error there are examined without a change.
     """
     config = Config.load(directory)
-    warnings = Checking(config, environment(config)).wait()
+    checking = Checking(config, environment(config))
+    warnings = checking.wait()
     plan = Plan(directory)
     directories.examine(plan.config)
     for entry, addresses in plan.services:
         listeners.examine(entry, addresses)
-    return warnings
+    return warnings, checking.notes()
 
 
 class Checking:
     """One run of the checker. `until`: its deadline on the monotonic clock."""
 
-    def __init__(self, config: Config, environment: dict[str, str]) -> None:
-        """Start the checker. Raises `OSError` when the system cannot start a process."""
+    def __init__(self, config: Config, environment: dict[str, str], words: Sequence[str] = ()) -> None:
+        """Start the checker. `words`: another module than the checker's, with its arguments.
+
+        Raises `OSError` when the system cannot start a process.
+        """
         ours, theirs = os.pipe()
+        words = words or ("postillion.checker", "-c", config.directory)
         try:
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-m", "postillion.checker", "-c", config.directory],
+                [sys.executable, "-P", "-m", *words],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -92,7 +98,15 @@ class Checking:
             raise ConfigError(*json.loads(lines[-1].removeprefix("error ")))
         if lines[-1:] != ["ok"]:
             raise ConfigError(self.directory, None, "the checker gave no answer", "run python -m postillion.checker")
-        return [line.removeprefix("warning ") for line in lines if line.startswith("warning ")]
+        return self._lines("warning ")
+
+    def notes(self) -> list[str]:
+        """Return the lines that are neither errors nor warnings."""
+        return self._lines("note ")
+
+    def _lines(self, kind: str) -> list[str]:
+        lines = self._said.decode("utf-8", "surrogateescape").split("\n")
+        return [line.removeprefix(kind) for line in lines if line.startswith(kind)]
 
     def wait(self) -> list[str]:
         """Return the warnings when the checker has ended. Raises `ConfigError`."""

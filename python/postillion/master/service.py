@@ -69,8 +69,12 @@ class Service:
 
     def arguments(self) -> list[str]:
         """Return the command line of a process."""
+        return [sys.executable, "-P", "-m", self.module, *self.options()]
+
+    def options(self) -> list[str]:
+        """Return the options of the program."""
         entry = self.entry
-        words = [sys.executable, "-P", "-m", self.module, "-n", entry.service, "-t", entry.type]
+        words = ["-n", entry.service, "-t", entry.type]
         if entry.unprivileged:
             words.append("-u")
         words += ["-m", str(self.session_limit), "-s", str(len(self.listeners)), "-c", self.config_directory]

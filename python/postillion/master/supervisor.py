@@ -14,6 +14,7 @@ from types import FrameType
 from postillion.config import Config, ConfigError
 from postillion.master import answers, in_force, listeners
 from postillion.master.checking import Checking
+from postillion.master.key_checks import KeyChecks
 from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
@@ -51,6 +52,7 @@ class Master:
         self._stop_phase = 0
         self._stop_until = 0.0
         self._checking: Checking | None = None
+        self._key_checks = KeyChecks(self._selector)
         self._reload_again = False
         self._asked: list[str] = []
         """The fifos of the commands that wait for the end of this reload."""
@@ -97,13 +99,14 @@ class Master:
                     self._read_diagnostics(key.data)
                 elif isinstance(key.data, Checking):
                     if key.data.read():
-                        self._end_reload()
+                        self._end_check(key.data)
                 else:
                     key.data.active = True
             self._reap()
             self._obey()
             if self._checking is not None and time.monotonic() >= self._checking.until:
                 self._checking.kill()
+            self._key_checks.start(self.config, self._environment, self.log)
         self._release()
         return 0
 
@@ -186,6 +189,8 @@ class Master:
         deadlines = [checked + IDLE_S]
         if self._checking is not None:
             deadlines.append(self._checking.until)
+        if self._key_checks.until is not None:
+            deadlines.append(self._key_checks.until)
         if self._stop_phase:
             deadlines.append(self._stop_until)
         else:
@@ -247,6 +252,9 @@ class Master:
     def _log_diagnostic(self, process: Process, text: str) -> None:
         if text == succession.REQUEST:
             self._replace(process)
+            return
+        if text == succession.REQUEST_CHECKED:
+            self._key_checks.add(process)
             return
         if not text or process.lines >= DIAGNOSTIC_LINES_MAX:
             return
@@ -335,6 +343,13 @@ class Master:
             self._refuse_reload(f"cannot start the checker: {error.strerror}")
         else:
             self._selector.register(self._checking.descriptor, selectors.EVENT_READ, self._checking)
+
+    def _end_check(self, checking: Checking) -> None:
+        if checking is self._checking:
+            self._end_reload()
+            return
+        for process in self._key_checks.end(self.log):
+            self._replace(process)
 
     def _end_reload(self) -> None:
         """Use the configuration after a successful check, or keep the old one."""

@@ -11,7 +11,7 @@ from postillion.config import ConfigError
 from postillion.program import cleanup
 from postillion.program.daemon import STOP_GRACE_S, Daemon, run, start
 from postillion.program.producer import Producer
-from postillion.smtpd import setup
+from postillion.smtpd import keys, setup
 from postillion.smtpd.counts import Counts
 from postillion.smtpd.service import Service
 from postillion.smtpd.setup import Parts, prepare, prepare_as_owner
@@ -53,6 +53,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
     service.start(daemon.listeners)
     loop = asyncio.get_running_loop()
     clock = loop.create_task(_keep_zone(settings), name="time zone")
+    following = loop.create_task(keys.follow(daemon, modes), name="TLS keys")
     stopping = loop.create_task(daemon.stopping.wait())
     draining = loop.create_task(daemon.draining.wait())
     try:
@@ -60,6 +61,7 @@ async def serve(daemon: Daemon, parts: Parts) -> None:
         await _finish(service, stopping)
     finally:
         clock.cancel()
+        following.cancel()
         stopping.cancel()
         draining.cancel()
         await producer.close()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from postillion._core.tls import TlsServer
 from postillion.config import Config, ConfigError, core_dumps
 from postillion.restrictions.access import Access
+from postillion.smtpd import expiry
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
@@ -60,6 +61,6 @@ def tls_server(config: Config, warn: Callable[[str], None]) -> TlsServer:
         if tls.level == "encrypt":
             raise error
         warn(f"{error} (TLS is not offered)")
-    for text in tls.warnings:
+    for text in (*tls.warnings, *expiry.warnings(config, tls)):
         warn(text)
     return tls

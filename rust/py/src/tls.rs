@@ -7,10 +7,13 @@ use crate::config::MainCf;
 use postillion_core::smtpd::site::SiteTls;
 use postillion_core::tls::Engines;
 use postillion_core::tls::settings::{Level, ServerTls};
-use postillion_tls::server::{Problem, Server};
+use postillion_tls::server::{Problem, Refusal, Server};
 use postillion_tls::version;
 use pyo3::prelude::*;
 use std::sync::Arc;
+
+/// The parameter to blame, the text and the fix.
+type ProblemTuple = (&'static str, String, &'static str);
 
 /// Return the version of the library that the program was built with.
 #[pyfunction]
@@ -63,14 +66,38 @@ impl TlsServer {
     }
 
     #[getter]
-    fn problem(&self) -> Option<(&'static str, &str, &'static str)> {
-        self.problem.as_ref().map(|problem| (problem.parameter, &*problem.text, problem.fix))
+    fn problem(&self) -> Option<ProblemTuple> {
+        self.problem.clone().map(tuple)
+    }
+
+    #[getter]
+    fn expiries(&self) -> Vec<(&'static str, String, i32)> {
+        let found = self.server.iter().flat_map(|server| server.expiries());
+        found.map(|expiry| (expiry.parameter, expiry.subject, expiry.days)).collect()
+    }
+
+    #[getter]
+    fn has_changed(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.has_changed())
+    }
+
+    fn renew(&self, py: Python<'_>) -> (&'static str, Option<ProblemTuple>) {
+        let renewed = py.detach(|| self.server.as_ref().map_or(Ok(()), |server| server.renew()));
+        match renewed {
+            Ok(()) => ("renewed", None),
+            Err(Refusal::Closed) => ("closed", None),
+            Err(Refusal::Problem(problem)) => ("refused", Some(tuple(problem))),
+        }
     }
 
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.server.as_ref().map(|server| server.warnings.clone()).unwrap_or_default()
+        self.server.as_ref().map(|server| server.warnings()).unwrap_or_default()
     }
+}
+
+fn tuple(problem: Problem) -> ProblemTuple {
+    (problem.parameter, problem.text, problem.fix)
 }
 
 impl TlsServer {

@@ -1,7 +1,7 @@
 //! The context that all connections of a client share.
 
 use crate::context::{forbidden, lowest, set_curves};
-use crate::identity::{self, Files, Problem, files};
+use crate::identity::{self, Pairs, Problem, pairs};
 use crate::link::{self, Link};
 use crate::resume::Sessions;
 use crate::session::Session;
@@ -296,10 +296,10 @@ impl Prefix {
         }
     }
 
-    fn files(self, settings: &ClientTls) -> Files<'_> {
+    fn files(self, settings: &ClientTls) -> Pairs<'_> {
         match self {
-            Self::Smtp => files!(settings, "smtp"),
-            Self::Lmtp => files!(settings, "lmtp"),
+            Self::Smtp => pairs!(settings, "smtp"),
+            Self::Lmtp => pairs!(settings, "lmtp"),
         }
     }
 }

@@ -117,7 +117,7 @@ fn short_name(nid: Nid) -> String {
 }
 
 /// Return the first entry of the first kind that a name has; an empty text without any, or with control characters.
-fn name(name: &X509NameRef, kinds: &[Nid]) -> String {
+pub fn name(name: &X509NameRef, kinds: &[Nid]) -> String {
     let entries = kinds.iter().find_map(|kind| name.entries_by_nid(*kind).next());
     let text = entries.and_then(|entry| entry.data().to_string().ok());
     text.filter(|text| !text.contains(char::is_control)).unwrap_or_default()

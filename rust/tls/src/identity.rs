@@ -1,11 +1,15 @@
 //! Keys and certificates of this side.
 
-use crate::ffi;
+use crate::{facts, ffi};
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslContextBuilder;
 use openssl::x509::X509;
 use postillion_core::tls::settings::ServerTls;
 use std::fs;
+use std::path::Path;
 
 pub(crate) const BEGIN: &str = "-----BEGIN ";
 /// Maximum octets of a file of keys and certificates.
@@ -36,18 +40,29 @@ struct Identity {
     chain: Vec<X509>,
 }
 
+/// The certificate of a chain that expires first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// The parameter of main.cf.
+    pub parameter: &'static str,
+    /// The common name of its subject.
+    pub subject: String,
+    /// Whole days until it expires; negative after that.
+    pub days: i32,
+}
+
 /// The files of keys and certificates, each with the name of its parameter.
-pub struct Files<'a> {
+pub struct Pairs<'a> {
     /// Files of any number of keys, each with its chain. With them, `pairs` do not count.
     pub chains: (&'static str, &'a [String]),
     /// Certificate and key.
     pub pairs: [(&'static str, &'a str, &'static str, &'a str); 3],
 }
 
-/// Return the files of settings: `files!(settings, "smtpd")`.
-macro_rules! files {
+/// Return the files of settings: `pairs!(settings, "smtpd")`.
+macro_rules! pairs {
     ($settings:ident, $prefix:literal) => {
-        $crate::identity::Files {
+        $crate::identity::Pairs {
             chains: (concat!($prefix, "_tls_chain_files"), &$settings.chain_files),
             pairs: [
                 (
@@ -72,11 +87,19 @@ macro_rules! files {
         }
     };
 }
-pub(crate) use files;
+pub(crate) use pairs;
 
-/// Load all keys and certificates of a server.
-pub fn load(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<(), Problem> {
-    let files = files!(settings, "smtpd");
+/// Return the names of all files of keys and certificates of a server.
+pub fn files(settings: &ServerTls) -> impl Iterator<Item = &Path> {
+    let Pairs { chains: (_, chains), pairs } = pairs!(settings, "smtpd");
+    let pairs = pairs.into_iter().flat_map(|(_, cert_file, _, key_file)| [cert_file, key_file]);
+    let files = chains.iter().map(String::as_str).chain(pairs.filter(|_| chains.is_empty())).map(str::trim);
+    files.filter(|file| !file.is_empty() && *file != NONE).map(Path::new)
+}
+
+/// Load all keys and certificates of a server; return when each chain expires.
+pub fn load(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<Vec<Expiry>, Problem> {
+    let files = pairs!(settings, "smtpd");
     if settings.chain_files.is_empty() && files.pairs.iter().all(|(_, cert_file, ..)| cert_file.trim().is_empty()) {
         let text = "no certificate is set".to_owned();
         return Err(Problem::new("smtpd_tls_chain_files", text, "give the files of a key and its chain"));
@@ -84,8 +107,8 @@ pub fn load(context: &mut SslContextBuilder, settings: &ServerTls) -> Result<(),
     load_files(context, &files)
 }
 
-/// Load keys and certificates.
-pub fn load_files(context: &mut SslContextBuilder, files: &Files<'_>) -> Result<(), Problem> {
+/// Load keys and certificates; return when each chain expires.
+pub fn load_files(context: &mut SslContextBuilder, files: &Pairs<'_>) -> Result<Vec<Expiry>, Problem> {
     let (name, chains) = files.chains;
     if !chains.is_empty() {
         let mut text = String::new();
@@ -94,8 +117,9 @@ pub fn load_files(context: &mut SslContextBuilder, files: &Files<'_>) -> Result<
             text.push('\n');
         }
         let identities = identities(name, &text)?;
-        return identities.into_iter().try_for_each(|identity| set(context, name, name, identity));
+        return identities.into_iter().map(|identity| set(context, name, name, identity)).collect();
     }
+    let mut expiries = Vec::new();
     for (cert_name, cert_file, key_name, key_file) in files.pairs {
         let (cert_file, key_file) = (cert_file.trim(), key_file.trim());
         if cert_file.is_empty() || cert_file == NONE {
@@ -112,21 +136,21 @@ pub fn load_files(context: &mut SslContextBuilder, files: &Files<'_>) -> Result<
         let key = private_key(&read(key_name, key_file)?);
         let key =
             key.map_err(|text| Problem::new(key_name, format!("{key_file}: {text}"), "give a key without a password"))?;
-        set(context, cert_name, key_name, Identity { key, chain })?;
+        expiries.push(set(context, cert_name, key_name, Identity { key, chain })?);
     }
-    Ok(())
+    Ok(expiries)
 }
 
-/// Set a key and its certificates. OpenSSL keeps one of each type of key.
+/// Set a key and its certificates; return when they expire. OpenSSL keeps one of each type of key.
 fn set(
     context: &mut SslContextBuilder,
     cert: &'static str,
     key: &'static str,
     identity: Identity,
-) -> Result<(), Problem> {
+) -> Result<Expiry, Problem> {
     let Identity { key: private, chain } = identity;
     let (leaf, others) = chain.split_first().expect("a chain has a certificate");
-    let refused = |errors: openssl::error::ErrorStack| {
+    let refused = |errors: ErrorStack| {
         let reason = errors.errors().first().and_then(|error| error.reason()).unwrap_or("refused by OpenSSL");
         Problem::new(cert, format!("the certificate cannot be used: {reason}"), "give another certificate")
     };
@@ -136,7 +160,23 @@ fn set(
     }
     context.set_certificate(leaf).map_err(refused)?;
     context.set_private_key(&private).map_err(refused)?;
-    others.iter().try_for_each(|other| ffi::add_chain_certificate(context, other)).map_err(refused)
+    others.iter().try_for_each(|other| ffi::add_chain_certificate(context, other)).map_err(refused)?;
+    expiry(cert, &chain).map_err(refused)
+}
+
+fn expiry(parameter: &'static str, chain: &[X509]) -> Result<Expiry, ErrorStack> {
+    let now = Asn1Time::days_from_now(0)?;
+    let mut first: Option<Expiry> = None;
+    for certificate in chain {
+        let left = now.diff(certificate.not_after())?;
+        // Both parts have the same sign.
+        let days = if left.secs < 0 { left.days - 1 } else { left.days };
+        if first.as_ref().is_none_or(|other| days < other.days) {
+            let subject = facts::name(certificate.subject_name(), &[Nid::COMMONNAME, Nid::ORGANIZATIONNAME]);
+            first = Some(Expiry { parameter, subject, days });
+        }
+    }
+    Ok(first.expect("a chain has a certificate"))
 }
 
 /// Return the keys of a text, each with the certificates behind it.

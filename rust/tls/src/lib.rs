@@ -6,6 +6,8 @@
 //! context   versions and curves of both
 //! identity  keys and certificates
 //! anchors   trust anchors in files
+//! files     whether the files of keys and certificates have changed
+//! renewal   the use of changed files
 //! session   one end of a connection, in memory
 //! facts     the result of a handshake
 //! verify    the first problem of the other side's certificate
@@ -23,8 +25,10 @@ mod context;
 mod facts;
 #[expect(unsafe_code, reason = "calls of OpenSSL that the crate does not have")]
 mod ffi;
+mod files;
 mod identity;
 mod link;
+mod renewal;
 mod resume;
 pub mod server;
 mod session;

@@ -1,8 +1,11 @@
 //! The context that all sessions of a server share.
 
 use crate::context::{forbidden, lowest, set_curves};
+use crate::files::Files;
 use crate::identity;
-pub use crate::identity::Problem;
+pub use crate::identity::{Expiry, Problem};
+use crate::renewal::Followed;
+pub use crate::renewal::Refusal;
 use crate::session::Session;
 use crate::{failure, ffi, verify};
 use openssl::error::ErrorStack;
@@ -13,15 +16,24 @@ use openssl::x509::X509Name;
 use postillion_core::tls::settings::{Level, ServerTls};
 use postillion_core::tls::{Engine, Engines, Failure};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Sessions are resumed by servers of this name alone.
 const SESSION_ID_CONTEXT: &[u8] = b"postillion/smtpd";
 
 /// The server's side of all its TLS connections.
 pub struct Server {
+    settings: ServerTls,
+    /// For new connections. An open one keeps the context that it began with.
+    made: RwLock<Made>,
+    followed: Mutex<Followed>,
+}
+
+/// A context, and the facts about it.
+struct Made {
     context: SslContext,
-    /// Problems that do not keep the server from its work.
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
+    expiries: Vec<Expiry>,
 }
 
 impl std::fmt::Debug for Server {
@@ -33,6 +45,58 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Return the context of these parameters, with all files read. Errors: the parameter that cannot be used.
     pub fn new(settings: &ServerTls) -> Result<Self, Problem> {
+        let files = Files::open(files(settings));
+        let stamp = files.stamp();
+        let made = RwLock::new(Made::new(settings)?);
+        Ok(Self { settings: settings.clone(), made, followed: Mutex::new(Followed::new(files, stamp)) })
+    }
+
+    /// Return problems that do not keep the server from its work.
+    pub fn warnings(&self) -> Vec<String> {
+        self.made().warnings.clone()
+    }
+
+    /// Return when each chain expires.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        self.made().expiries.clone()
+    }
+
+    /// Whether the files have changed since they were read, and have stayed the same since the last call.
+    pub fn has_changed(&self) -> bool {
+        self.followed().has_changed()
+    }
+
+    /// Read the files again: new connections use them. Errors: why the old ones stay in use.
+    pub fn renew(&self) -> Result<(), Refusal> {
+        let files = Files::open(files(&self.settings));
+        let stamp = files.stamp();
+        match Made::new(&self.settings) {
+            Ok(made) => {
+                *self.made.write().unwrap_or_else(PoisonError::into_inner) = made;
+                *self.followed() = Followed::new(files, stamp);
+                Ok(())
+            }
+            Err(problem) => Err(self.followed().refused(problem)),
+        }
+    }
+
+    fn made(&self) -> RwLockReadGuard<'_, Made> {
+        self.made.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Followed> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Return the names of the files that are read once.
+fn files(settings: &ServerTls) -> impl Iterator<Item = &Path> {
+    let authorities = settings.asks_for_certificate().then(|| settings.ca_file.trim());
+    identity::files(settings).chain(authorities.filter(|file| !file.is_empty()).map(Path::new))
+}
+
+impl Made {
+    fn new(settings: &ServerTls) -> Result<Self, Problem> {
         let refused = |errors: ErrorStack| {
             let text = format!("OpenSSL refuses: {errors}");
             Problem::new("smtpd_tls_security_level", text, "look at the settings of OpenSSL (openssl.cnf)")
@@ -62,15 +126,15 @@ impl Server {
         })?;
         ffi::choose_dh_parameters(&mut context);
         let warnings = set_curves(&mut context, &settings.curves());
-        identity::load(&mut context, settings)?;
+        let expiries = identity::load(&mut context, settings)?;
         ask_for_certificate(&mut context, settings)?;
-        Ok(Self { context: context.build(), warnings })
+        Ok(Self { context: context.build(), warnings, expiries })
     }
 }
 
 impl Engines for Server {
     fn accept(&self) -> Result<Box<dyn Engine>, Failure> {
-        let ssl = Ssl::new(&self.context).map_err(|errors| failure(&errors))?;
+        let ssl = Ssl::new(&self.made().context).map_err(|errors| failure(&errors))?;
         Ok(Box::new(Session::new(ssl).map_err(|errors| failure(&errors))?))
     }
 }
