@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, final
 
+from postillion._core.tables import Table
 from postillion.config import Config
 
 __all__ = ["TlsClient", "TlsPolicy", "TlsServer", "compile_version", "public_key_algorithms", "run_version"]
@@ -20,8 +21,11 @@ def run_version() -> str:
 class TlsServer:
     """TLS of an SMTP server, with all of its files read: the program needs root's rights once."""
 
-    def __new__(cls, config: Config) -> TlsServer:
-        """Read the parameters and their files. Raises `ConfigError` for a value that is never valid."""
+    def __new__(cls, config: Config, chains: Sequence[Table]) -> TlsServer:
+        """Read the parameters and their files. `chains`: the tables of tls_server_sni_maps, opened with their files.
+
+        Raises `ConfigError` for a value that is never valid.
+        """
 
     @property
     def level(self) -> Literal["none", "may", "encrypt"]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from postillion._core.tls import TlsServer
 from postillion.config import Config, ConfigError, core_dumps
 from postillion.restrictions.access import Access
-from postillion.smtpd import expiry
+from postillion.smtpd import expiry, sni
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
@@ -52,7 +52,7 @@ def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
 
 def tls_server(config: Config, warn: Callable[[str], None]) -> TlsServer:
     """Return TLS of the server, with its keys read. Raises `ConfigError` where mail needs TLS, and it does not work."""
-    tls = TlsServer(config)
+    tls = TlsServer(config, sni.tables(config))
     if tls.level != "none":
         core_dumps.forbid()
     if tls.problem is not None:

@@ -129,7 +129,13 @@ def open_maps(parameter: str, config: Configuration, *, warn: Warn | None = None
 
 
 def open_word(
-    parameter: str, word: str, config: Configuration, *, warn: Warn | None = None, fold: bool = True
+    parameter: str,
+    word: str,
+    config: Configuration,
+    *,
+    warn: Warn | None = None,
+    fold: bool = True,
+    files: bool = False,
 ) -> Table:
     """Return the table that a word of a parameter names, and add it to `config.opened`. Raises `ConfigError`.
 
@@ -149,6 +155,7 @@ def open_word(
             warn=warn or config.warn,
             log=None if parameter in SECRET else config.log,
             fold=fold,
+            files=files,
             substitution=substitution,
         )
     except TableTypeError as problem:

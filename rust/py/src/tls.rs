@@ -4,10 +4,12 @@
 pub mod client;
 
 use crate::config::MainCf;
+use crate::tables::Table;
 use postillion_core::smtpd::site::SiteTls;
 use postillion_core::tls::Engines;
 use postillion_core::tls::settings::{Level, ServerTls};
 use postillion_tls::server::{Problem, Refusal, Server};
+use postillion_tls::sni::Chains;
 use postillion_tls::version;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -44,11 +46,12 @@ pub struct TlsServer {
 #[pymethods]
 impl TlsServer {
     #[new]
-    fn new(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(config: &Bound<'_, PyAny>, chains: Vec<Bound<'_, Table>>) -> PyResult<Self> {
+        let chains = chains.iter().map(|table| Arc::clone(&table.borrow().inner)).collect();
         let settings = ServerTls::read(&MainCf::new(config))?;
         let (server, problem) = match settings.level() {
             Level::Off => (None, None),
-            _ => match Server::new(&settings) {
+            _ => match Server::new(&settings, Chains::new(chains)) {
                 Ok(server) => (Some(Arc::new(server)), None),
                 Err(problem) => (None, Some(problem)),
             },

@@ -173,9 +173,10 @@ impl Client {
 impl ClientEngines for Client {
     fn connect(&self, policy: &Arc<Policy>) -> Result<Box<dyn Engine>, Failure> {
         if policy.level == ClientLevel::Off {
-            return Err(Failure { problems: vec!["level none has no TLS".into()] });
+            return Err(Failure { problems: vec!["level none has no TLS".into()], ..Failure::default() });
         }
-        let mut ssl = self.prepare(policy).map_err(|problem| Failure { problems: vec![problem] })?;
+        let mut ssl =
+            self.prepare(policy).map_err(|problem| Failure { problems: vec![problem], ..Failure::default() })?;
         let of_library = |errors: ErrorStack| failure(&errors);
         let sessions = self.sessions.as_ref().filter(|_| !policy.session_key.is_empty()).cloned();
         if let Some(session) = sessions.as_ref().and_then(|sessions| sessions.find(policy, Instant::now())) {

@@ -116,8 +116,7 @@ pub fn load_files(context: &mut SslContextBuilder, files: &Pairs<'_>) -> Result<
             text.push_str(&read(name, file)?);
             text.push('\n');
         }
-        let identities = identities(name, &text)?;
-        return identities.into_iter().map(|identity| set(context, name, name, identity)).collect();
+        return load_text(context, name, &text);
     }
     let mut expiries = Vec::new();
     for (cert_name, cert_file, key_name, key_file) in files.pairs {
@@ -139,6 +138,11 @@ pub fn load_files(context: &mut SslContextBuilder, files: &Pairs<'_>) -> Result<
         expiries.push(set(context, cert_name, key_name, Identity { key, chain })?);
     }
     Ok(expiries)
+}
+
+/// Load the keys and certificates of a text; return when each chain expires. `name`: the parameter.
+pub fn load_text(context: &mut SslContextBuilder, name: &'static str, text: &str) -> Result<Vec<Expiry>, Problem> {
+    identities(name, text)?.into_iter().map(|identity| set(context, name, name, identity)).collect()
 }
 
 /// Set a key and its certificates; return when they expire. OpenSSL keeps one of each type of key.

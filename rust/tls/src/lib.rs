@@ -8,11 +8,13 @@
 //! anchors   trust anchors in files
 //! files     whether the files of keys and certificates have changed
 //! renewal   the use of changed files
+//! sni       the chain for the name that a client asks for
 //! session   one end of a connection, in memory
 //! facts     the result of a handshake
 //! verify    the first problem of the other side's certificate
 //! trust     the opinion of a client about the server
 //! link      the policy of a client beside its connection
+//! guest     facts beside a connection of a server
 //! resume    sessions that a client may resume
 //! slot      data of this crate in a connection of the library
 //! version   the versions of OpenSSL
@@ -26,6 +28,7 @@ mod facts;
 #[expect(unsafe_code, reason = "calls of OpenSSL that the crate does not have")]
 mod ffi;
 mod files;
+mod guest;
 mod identity;
 mod link;
 mod renewal;
@@ -33,6 +36,7 @@ mod resume;
 pub mod server;
 mod session;
 mod slot;
+pub mod sni;
 mod trust;
 mod verify;
 pub mod version;
@@ -42,7 +46,7 @@ use postillion_core::tls::Failure;
 
 /// Return the errors of the library, the first one first.
 fn failure(errors: &ErrorStack) -> Failure {
-    Failure { problems: errors.errors().iter().map(text).collect() }
+    Failure { problems: errors.errors().iter().map(text).collect(), ..Failure::default() }
 }
 
 /// Return an error in Postfix's words.

@@ -2,11 +2,13 @@
 
 use crate::context::{forbidden, lowest, set_curves};
 use crate::files::Files;
+use crate::guest::Guest;
 use crate::identity;
 pub use crate::identity::{Expiry, Problem};
 use crate::renewal::Followed;
 pub use crate::renewal::Refusal;
 use crate::session::Session;
+use crate::sni::Chains;
 use crate::{failure, ffi, verify};
 use openssl::error::ErrorStack;
 use openssl::ssl::{
@@ -16,7 +18,7 @@ use openssl::x509::X509Name;
 use postillion_core::tls::settings::{Level, ServerTls};
 use postillion_core::tls::{Engine, Engines, Failure};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Sessions are resumed by servers of this name alone.
 const SESSION_ID_CONTEXT: &[u8] = b"postillion/smtpd";
@@ -24,6 +26,7 @@ const SESSION_ID_CONTEXT: &[u8] = b"postillion/smtpd";
 /// The server's side of all its TLS connections.
 pub struct Server {
     settings: ServerTls,
+    chains: Arc<Chains>,
     /// For new connections. An open one keeps the context that it began with.
     made: RwLock<Made>,
     followed: Mutex<Followed>,
@@ -43,12 +46,15 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Return the context of these parameters, with all files read. Errors: the parameter that cannot be used.
-    pub fn new(settings: &ServerTls) -> Result<Self, Problem> {
+    /// Return the context of these parameters, with all files read. `chains`: those of `tls_server_sni_maps`. Errors: the
+    /// parameter that cannot be used.
+    pub fn new(settings: &ServerTls, chains: Chains) -> Result<Self, Problem> {
+        let chains = Arc::new(chains);
         let files = Files::open(files(settings));
         let stamp = files.stamp();
-        let made = RwLock::new(Made::new(settings)?);
-        Ok(Self { settings: settings.clone(), made, followed: Mutex::new(Followed::new(files, stamp)) })
+        let made = RwLock::new(Made::new(settings, &chains)?);
+        let followed = Mutex::new(Followed::new(files, stamp));
+        Ok(Self { settings: settings.clone(), chains, made, followed })
     }
 
     /// Return problems that do not keep the server from its work.
@@ -70,7 +76,7 @@ impl Server {
     pub fn renew(&self) -> Result<(), Refusal> {
         let files = Files::open(files(&self.settings));
         let stamp = files.stamp();
-        match Made::new(&self.settings) {
+        match Made::new(&self.settings, &self.chains) {
             Ok(made) => {
                 *self.made.write().unwrap_or_else(PoisonError::into_inner) = made;
                 *self.followed() = Followed::new(files, stamp);
@@ -96,7 +102,7 @@ fn files(settings: &ServerTls) -> impl Iterator<Item = &Path> {
 }
 
 impl Made {
-    fn new(settings: &ServerTls) -> Result<Self, Problem> {
+    fn new(settings: &ServerTls, chains: &Arc<Chains>) -> Result<Self, Problem> {
         let refused = |errors: ErrorStack| {
             let text = format!("OpenSSL refuses: {errors}");
             Problem::new("smtpd_tls_security_level", text, "look at the settings of OpenSSL (openssl.cnf)")
@@ -128,13 +134,15 @@ impl Made {
         let warnings = set_curves(&mut context, &settings.curves());
         let expiries = identity::load(&mut context, settings)?;
         ask_for_certificate(&mut context, settings)?;
+        chains.serve(&mut context);
         Ok(Self { context: context.build(), warnings, expiries })
     }
 }
 
 impl Engines for Server {
     fn accept(&self) -> Result<Box<dyn Engine>, Failure> {
-        let ssl = Ssl::new(&self.made().context).map_err(|errors| failure(&errors))?;
+        let mut ssl = Ssl::new(&self.made().context).map_err(|errors| failure(&errors))?;
+        Guest::default().enter(&mut ssl).map_err(|errors| failure(&errors))?;
         Ok(Box::new(Session::new(ssl).map_err(|errors| failure(&errors))?))
     }
 }

@@ -1,6 +1,6 @@
 //! One end of a TLS connection, in memory.
 
-use crate::{facts, link, verify};
+use crate::{facts, guest, link, verify};
 use openssl::error::ErrorStack;
 use openssl::ssl::{Error, ErrorCode, ShutdownState, Ssl, SslStream};
 use postillion_core::tls::{Engine, Facts, Failure};
@@ -78,7 +78,8 @@ impl Engine for Session {
             Err(error) if waits(&error) => Ok(false),
             Err(error) => {
                 link::forget(self.stream.ssl());
-                Err(failure(&error))
+                let problem = guest::asked(self.stream.ssl()).and_then(|mut asked| asked.problem.take());
+                Err(Failure { warnings: problem.into_iter().collect(), ..failure(&error) })
             }
         }
     }
@@ -113,7 +114,10 @@ impl Engine for Session {
     }
 
     fn facts(&self) -> Facts {
-        facts::of(self.stream.ssl())
+        let ssl = self.stream.ssl();
+        let mut facts = facts::of(ssl);
+        guest::add_to(&mut facts, ssl);
+        facts
     }
 }
 

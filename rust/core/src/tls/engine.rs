@@ -8,6 +8,8 @@ use std::fmt;
 pub struct Failure {
     /// The library's errors, the first one first; none when the peer only went away.
     pub problems: Vec<String>,
+    /// Further lines about it, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// One end of a TLS connection.

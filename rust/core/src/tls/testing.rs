@@ -26,7 +26,7 @@ impl Engine for Plain {
     fn shake(&mut self) -> Result<bool, Failure> {
         let compared = self.input.len().min(HELLO.len());
         if self.input[..compared] != HELLO[..compared] {
-            return Err(Failure { problems: vec!["error:wrong version number".into()] });
+            return Err(Failure { problems: vec!["error:wrong version number".into()], ..Failure::default() });
         }
         if compared < HELLO.len() {
             return Ok(false);

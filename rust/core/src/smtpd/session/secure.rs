@@ -4,6 +4,7 @@ use super::Session;
 use crate::mail::reply::Reply;
 use crate::smtp::server::Next;
 use crate::smtpd::request::Opening;
+use crate::tls::facts::ServerName;
 use crate::tls::{Channel, Facts, Failure};
 
 /// TLS of a session.
@@ -58,6 +59,16 @@ impl Session {
     /// The handshake is complete.
     pub(super) fn secured(&mut self, facts: Box<Facts>, now: f64) -> Next {
         let mut refusal = None;
+        match &facts.server_name {
+            Some(ServerName::Unmatched(name)) => {
+                let peer = &self.log_name;
+                self.site.log.info(format_args!("TLS SNI {name} from {peer} not matched, using default chain"));
+            }
+            Some(ServerName::Invalid(name)) => {
+                self.site.log.warning(format_args!("TLS SNI from {} is invalid: {name}", self.log_name));
+            }
+            Some(ServerName::Matched(_)) | None => {}
+        }
         if let Some(tls) = &self.site.tls {
             let distrust = facts.client.as_ref().and_then(|certificate| certificate.distrust.as_ref());
             if tls.logs_untrusted
@@ -88,6 +99,9 @@ impl Session {
 
     /// The handshake, or the channel behind it, has failed.
     pub(super) fn insecure(&mut self, failure: &Failure, now: f64) -> Next {
+        for warning in &failure.warnings {
+            self.site.log.warning(format_args!("{warning}"));
+        }
         self.server.insecure(&failure.problems, now);
         self.poll(now)
     }

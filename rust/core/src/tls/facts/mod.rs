@@ -57,6 +57,17 @@ impl Distrust {
     }
 }
 
+/// The name of the server that a client has asked for, where a server has chains for names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerName {
+    /// The client has got the chain for it.
+    Matched(String),
+    /// No chain is for it: the client has got the default one.
+    Unmatched(String),
+    /// It is no host name: the client has got the default chain.
+    Invalid(String),
+}
+
 /// The result of a handshake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -84,6 +95,8 @@ pub struct Facts {
     pub server: Option<ServerCertificate>,
     /// For a client: the handshake went on with an earlier session.
     pub resumed: bool,
+    /// The name of the server that the client has asked for.
+    pub server_name: Option<ServerName>,
 }
 
 impl Facts {
@@ -94,7 +107,11 @@ impl Facts {
             Some(certificate) if certificate.trusted => "Trusted",
             Some(_) => "Untrusted",
         };
-        let mut text = format!("{trust} TLS connection established from {peer}: {}", self.summary());
+        let name = match &self.server_name {
+            Some(ServerName::Matched(name)) => format!(" to {name}"),
+            _ => String::new(),
+        };
+        let mut text = format!("{trust} TLS connection established from {peer}{name}: {}", self.summary());
         self.write_keys(&mut text, "");
         text
     }
