@@ -21,10 +21,13 @@ def run_version() -> str:
 class TlsServer:
     """TLS of an SMTP server, with all of its files read: the program needs root's rights once."""
 
-    def __new__(cls, config: Config, chains: Sequence[Table]) -> TlsServer:
+    def __new__(
+        cls, config: Config, chains: Sequence[Table] = ..., secret: tuple[bytes, float] | None = None
+    ) -> TlsServer:
         """Read the parameters and their files. `chains`: the tables of tls_server_sni_maps, opened with their files.
 
-        Raises `ConfigError` for a value that is never valid.
+        `secret`: that of session tickets, and its age in seconds; None: this process has its own one. Raises
+        `ConfigError` for a value that is never valid.
         """
 
     @property

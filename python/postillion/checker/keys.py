@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(config: Config) -> None:
-    problem = TlsServer(config, []).problem
+    problem = TlsServer(config).problem
     if problem is not None:
         name, text, fix = problem
         raise config.error(name, f"{name}: {text}", fix)

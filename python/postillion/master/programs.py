@@ -57,6 +57,8 @@ REFUSED = {
 PER_TWO_PROCESSORS = ("smtpd", "smtp", "lmtp")
 """Programs with one process for every two processors. A process serves thousands of clients, and more clients in one
 process let more messages share an fsync and a connection. The other processor serves the programs behind it."""
+WITH_TICKETS = ("smtpd",)
+"""Programs that get the secret of session tickets."""
 EAGER = ("qmgr", "smtpd")
 """Programs that start with master; the others start at their first request."""
 RELOADS_IN_PLACE = ("qmgr",)

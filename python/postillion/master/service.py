@@ -125,12 +125,15 @@ class Service:
         self.active = False
 
 
-def spawn(service: Service, lifeline: int, environment: dict[str, str], now: float) -> Process:
-    """Start one process of a service and return it. Raises `OSError` when the system cannot start one."""
+def spawn(service: Service, lifeline: int, environment: dict[str, str], now: float, secret: bytes) -> Process:
+    """Start one process of a service and return it. `secret`: of session tickets.
+
+    Raises `OSError` when the system cannot start one.
+    """
     ours, theirs = os.pipe()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    source = _pipe_with(secret) if service.entry.command in programs.WITH_TICKETS else os.open(os.devnull, os.O_RDWR)
     try:
-        actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, theirs, 2)]
+        actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, theirs, 2)]
         inherited: Sequence[int] = (lifeline, *service.listeners.values())
         actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(inherited, 3)]
         arguments = service.arguments()
@@ -149,12 +152,20 @@ def spawn(service: Service, lifeline: int, environment: dict[str, str], now: flo
         raise
     finally:
         os.close(theirs)
-        os.close(null)
+        os.close(source)
     os.set_blocking(ours, False)
     process = Process(pid, service, now, ours)
     service.processes.append(process)
     service.used = True
     return process
+
+
+def _pipe_with(octets: bytes) -> int:
+    """Return the end of a pipe that has these octets: fewer than a pipe holds."""
+    source, sink = os.pipe()
+    os.write(sink, octets)
+    os.close(sink)
+    return source
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -19,7 +19,7 @@ from postillion.master.listeners import Address
 from postillion.master.log import MasterLog
 from postillion.master.plan import Plan
 from postillion.master.service import Process, Service, environment, send, spawn
-from postillion.program import succession
+from postillion.program import succession, tickets
 
 STOP_PHASE_S = 7.0
 """Timeout of each phase of a stop: first all programs but qmgr, then qmgr. The programs' own timeout is 5 seconds."""
@@ -61,6 +61,7 @@ class Master:
         self._lifeline = os.dup2(lifeline, listeners.FD_FLOOR - 1, inheritable=False)
         os.close(lifeline)
         self._environment = environment(plan.config)
+        self._secret = tickets.draw()
         self._wakeup = self._catch_signals()
 
     def open(self, plan: Plan, *, patient: bool) -> None:
@@ -143,7 +144,7 @@ class Master:
                 self._arm_wakeup(service, now, first=False)
             for _ in range(service.missing(now)):
                 try:
-                    process = spawn(service, self._lifeline, self._environment, now)
+                    process = spawn(service, self._lifeline, self._environment, now, self._secret)
                 except OSError as error:
                     self.log.warning(f"cannot start {service.path}: {error.strerror} -- throttling")
                     service.throttled_until = now + service.throttle_s + 1.0

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from postillion._core.tls import TlsServer
 from postillion.config import Config, ConfigError, core_dumps
+from postillion.program.tickets import Secret
 from postillion.restrictions.access import Access
 from postillion.smtpd import expiry, sni
 from postillion.smtpd.clients import Clients
@@ -28,15 +29,15 @@ class Mode(NamedTuple):
     tls: TlsServer
 
 
-def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
-    """Return the settings for normal times and for stress, with their tables opened.
+def modes(config: Config, warn: Callable[[str], None], secret: Secret | None = None) -> tuple[Mode, Mode]:
+    """Return the settings for normal times and for stress, with their tables opened. `secret`: of session tickets.
 
     Both have the same lists and limits unless a value of them depends on $stress. Raises `ConfigError`.
     """
     calm, stressed = config.by_stress()
     names = Names(warn, enabled=calm.flag("smtpd_peername_lookup"))
     access = Access(calm, warn)
-    usual = Mode(calm, access, Clients(calm, access, names), Limits(calm), tls_server(calm, warn))
+    usual = Mode(calm, access, Clients(calm, access, names), Limits(calm), tls_server(calm, warn, secret))
     try:
         if calm.reads_like(stressed):
             return usual, usual._replace(config=stressed)
@@ -45,14 +46,14 @@ def modes(config: Config, warn: Callable[[str], None]) -> tuple[Mode, Mode]:
         # Routes do not depend on $stress: Postfix's trivial-rewrite does not get it.
         access = Access(stressed, warn, access.resolver)
         clients = Clients(stressed, access, names)
-        return usual, Mode(stressed, access, clients, Limits(stressed), tls_server(stressed, warn))
+        return usual, Mode(stressed, access, clients, Limits(stressed), tls_server(stressed, warn, secret))
     except ConfigError as error:
         raise ConfigError(error.path, error.line, f"under stress: {error.problem}", error.fix) from None
 
 
-def tls_server(config: Config, warn: Callable[[str], None]) -> TlsServer:
+def tls_server(config: Config, warn: Callable[[str], None], secret: Secret | None) -> TlsServer:
     """Return TLS of the server, with its keys read. Raises `ConfigError` where mail needs TLS, and it does not work."""
-    tls = TlsServer(config, sni.tables(config))
+    tls = TlsServer(config, sni.tables(config), secret)
     if tls.level != "none":
         core_dumps.forbid()
     if tls.problem is not None:

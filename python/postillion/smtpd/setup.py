@@ -12,7 +12,7 @@ from postillion._core.smtpd import SmtpdConfig
 from postillion._core.tls import TlsServer
 from postillion.checks.check import Stage
 from postillion.config import Config, effect
-from postillion.program import cleanup
+from postillion.program import cleanup, tickets
 from postillion.restrictions.access import Access
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.mode import Mode, modes
@@ -41,7 +41,8 @@ def prepare(daemon: Daemon) -> Parts:
     if config.text("smtpd_python_handler").strip():
         # As root: mail_owner may not be able to read the Python installation. Most sites need no aiosmtpd.
         importlib.import_module("postillion.handler.handler")
-    calm, stressed = modes(config, log.warning)
+    secret = None if daemon.lifeline is None else tickets.take()
+    calm, stressed = modes(config, log.warning, secret)
     settings = cleanup.settings(config)
     configs = (calm.config, stressed.config)
     for mode in (calm, stressed):

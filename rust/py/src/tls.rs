@@ -8,11 +8,13 @@ use crate::tables::Table;
 use postillion_core::smtpd::site::SiteTls;
 use postillion_core::tls::Engines;
 use postillion_core::tls::settings::{Level, ServerTls};
-use postillion_tls::server::{Problem, Refusal, Server};
+use postillion_tls::server::{Parts, Problem, Refusal, Server};
 use postillion_tls::sni::Chains;
+use postillion_tls::tickets::{Root, SECRET_OCTETS};
 use postillion_tls::version;
 use pyo3::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The parameter to blame, the text and the fix.
 type ProblemTuple = (&'static str, String, &'static str);
@@ -46,12 +48,19 @@ pub struct TlsServer {
 #[pymethods]
 impl TlsServer {
     #[new]
-    fn new(config: &Bound<'_, PyAny>, chains: Vec<Bound<'_, Table>>) -> PyResult<Self> {
+    #[pyo3(signature = (config, chains=Vec::new(), secret=None))]
+    fn new(
+        config: &Bound<'_, PyAny>,
+        chains: Vec<Bound<'_, Table>>,
+        secret: Option<([u8; SECRET_OCTETS], f64)>,
+    ) -> PyResult<Self> {
         let chains = chains.iter().map(|table| Arc::clone(&table.borrow().inner)).collect();
+        let root = secret.map(|(secret, age_s)| Root { secret, age: Duration::from_secs_f64(age_s.max(0.0)) });
+        let parts = Parts { chains: Chains::new(chains), root };
         let settings = ServerTls::read(&MainCf::new(config))?;
         let (server, problem) = match settings.level() {
             Level::Off => (None, None),
-            _ => match Server::new(&settings, Chains::new(chains)) {
+            _ => match Server::new(&settings, parts) {
                 Ok(server) => (Some(Arc::new(server)), None),
                 Err(problem) => (None, Some(problem)),
             },

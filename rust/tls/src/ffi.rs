@@ -2,6 +2,7 @@
 //! call, and keeps no reference.
 
 pub mod client;
+pub mod tickets;
 
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;

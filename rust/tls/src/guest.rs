@@ -1,11 +1,12 @@
 //! Facts that a server keeps beside a connection: the library's callbacks need them, or find them.
 
 use crate::slot::Slot;
+use crate::tickets::Tickets;
 use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslRef};
 use postillion_core::tls::Facts;
 use postillion_core::tls::facts::ServerName;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 static GUESTS: Slot<Guest> = Slot::new();
 
@@ -13,6 +14,7 @@ static GUESTS: Slot<Guest> = Slot::new();
 #[derive(Debug, Default)]
 pub struct Guest {
     name: Mutex<Asked>,
+    tickets: Option<Arc<Tickets>>,
 }
 
 /// The name that the client has asked for.
@@ -25,6 +27,11 @@ pub struct Asked {
 }
 
 impl Guest {
+    /// Return the data of a new connection. `tickets`: the keys of its tickets, if it has any.
+    pub fn new(tickets: Option<Arc<Tickets>>) -> Self {
+        Self { tickets, ..Self::default() }
+    }
+
     /// Keep the data beside a connection.
     pub fn enter(self, ssl: &mut Ssl) -> Result<(), ErrorStack> {
         GUESTS.put(ssl, self)
@@ -34,6 +41,11 @@ impl Guest {
 /// Return the place for the name that the client has asked for.
 pub fn asked(ssl: &SslRef) -> Option<MutexGuard<'_, Asked>> {
     Some(GUESTS.of(ssl)?.name.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Return the keys of a connection's tickets.
+pub fn tickets(ssl: &SslRef) -> Option<&Tickets> {
+    GUESTS.of(ssl)?.tickets.as_deref()
 }
 
 /// Add what the library does not know.

@@ -9,6 +9,8 @@
 //! files     whether the files of keys and certificates have changed
 //! renewal   the use of changed files
 //! sni       the chain for the name that a client asks for
+//! tickets   the keys of session tickets
+//! options   options and workarounds of the library
 //! session   one end of a connection, in memory
 //! facts     the result of a handshake
 //! verify    the first problem of the other side's certificate
@@ -31,12 +33,14 @@ mod files;
 mod guest;
 mod identity;
 mod link;
+mod options;
 mod renewal;
 mod resume;
 pub mod server;
 mod session;
 mod slot;
 pub mod sni;
+pub mod tickets;
 mod trust;
 mod verify;
 pub mod version;

@@ -9,8 +9,10 @@ use crate::renewal::Followed;
 pub use crate::renewal::Refusal;
 use crate::session::Session;
 use crate::sni::Chains;
-use crate::{failure, ffi, verify};
+use crate::tickets::{self, Root, Tickets};
+use crate::{failure, ffi, options, verify};
 use openssl::error::ErrorStack;
+use openssl::sha::sha256;
 use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode,
 };
@@ -20,13 +22,20 @@ use postillion_core::tls::{Engine, Engines, Failure};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-/// Sessions are resumed by servers of this name alone.
-const SESSION_ID_CONTEXT: &[u8] = b"postillion/smtpd";
+/// Parts of a server beside its parameters.
+pub struct Parts {
+    /// The chains of `tls_server_sni_maps`.
+    pub chains: Chains,
+    /// The secret of session tickets; `None` for one of its own.
+    pub root: Option<Root>,
+}
 
 /// The server's side of all its TLS connections.
 pub struct Server {
     settings: ServerTls,
     chains: Arc<Chains>,
+    /// Sessions can be resumed.
+    tickets: Option<Arc<Tickets>>,
     /// For new connections. An open one keeps the context that it began with.
     made: RwLock<Made>,
     followed: Mutex<Followed>,
@@ -46,15 +55,15 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Return the context of these parameters, with all files read. `chains`: those of `tls_server_sni_maps`. Errors: the
-    /// parameter that cannot be used.
-    pub fn new(settings: &ServerTls, chains: Chains) -> Result<Self, Problem> {
-        let chains = Arc::new(chains);
+    /// Return the context of these parameters, with all files read. Errors: the parameter that cannot be used.
+    pub fn new(settings: &ServerTls, parts: Parts) -> Result<Self, Problem> {
+        let chains = Arc::new(parts.chains);
+        let tickets = tickets_of(settings, parts.root)?.map(Arc::new);
         let files = Files::open(files(settings));
         let stamp = files.stamp();
-        let made = RwLock::new(Made::new(settings, &chains)?);
+        let made = RwLock::new(Made::new(settings, &chains, tickets.as_deref())?);
         let followed = Mutex::new(Followed::new(files, stamp));
-        Ok(Self { settings: settings.clone(), chains, made, followed })
+        Ok(Self { settings: settings.clone(), chains, tickets, made, followed })
     }
 
     /// Return problems that do not keep the server from its work.
@@ -76,7 +85,7 @@ impl Server {
     pub fn renew(&self) -> Result<(), Refusal> {
         let files = Files::open(files(&self.settings));
         let stamp = files.stamp();
-        match Made::new(&self.settings, &self.chains) {
+        match Made::new(&self.settings, &self.chains, self.tickets.as_deref()) {
             Ok(made) => {
                 *self.made.write().unwrap_or_else(PoisonError::into_inner) = made;
                 *self.followed() = Followed::new(files, stamp);
@@ -102,23 +111,19 @@ fn files(settings: &ServerTls) -> impl Iterator<Item = &Path> {
 }
 
 impl Made {
-    fn new(settings: &ServerTls, chains: &Arc<Chains>) -> Result<Self, Problem> {
-        let refused = |errors: ErrorStack| {
-            let text = format!("OpenSSL refuses: {errors}");
-            Problem::new("smtpd_tls_security_level", text, "look at the settings of OpenSSL (openssl.cnf)")
-        };
+    fn new(settings: &ServerTls, chains: &Arc<Chains>, tickets: Option<&Tickets>) -> Result<Self, Problem> {
         let mut context = SslContext::builder(SslMethod::tls_server()).map_err(refused)?;
         // The cipher list says what is allowed.
         context.set_security_level(0);
         context
             .set_mode(SslMode::RELEASE_BUFFERS | SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER);
-        context.set_options(SslOptions::ALL | SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION);
+        let (wanted, mut warnings) = options::of(settings);
+        context.set_options(wanted);
+        context.clear_options(SslOptions::ALL & !wanted);
         if settings.preempt_cipherlist {
             context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
         }
-        // A ticket has all of a session: nothing is kept here.
-        context.set_session_cache_mode(SslSessionCacheMode::OFF);
-        context.set_session_id_context(SESSION_ID_CONTEXT).map_err(refused)?;
+        resume(&mut context, settings, tickets).map_err(refused)?;
         let protocols = settings.allowed_protocols();
         context.set_options(forbidden(protocols));
         context.set_min_proto_version(lowest(protocols)).map_err(refused)?;
@@ -131,7 +136,12 @@ impl Made {
             Problem::new(parameter, text, "exclude less")
         })?;
         ffi::choose_dh_parameters(&mut context);
-        let warnings = set_curves(&mut context, &settings.curves());
+        let cipher = settings.ticket_cipher.trim();
+        if tickets.is_none() && !cipher.is_empty() && settings.session_cache_timeout_s > 0.0 {
+            let text = format!("tls_session_ticket_cipher: invalid value: {cipher}; session tickets disabled");
+            warnings.push(text);
+        }
+        warnings.extend(set_curves(&mut context, &settings.curves()));
         let expiries = identity::load(&mut context, settings)?;
         ask_for_certificate(&mut context, settings)?;
         chains.serve(&mut context);
@@ -142,8 +152,41 @@ impl Made {
 impl Engines for Server {
     fn accept(&self) -> Result<Box<dyn Engine>, Failure> {
         let mut ssl = Ssl::new(&self.made().context).map_err(|errors| failure(&errors))?;
-        Guest::default().enter(&mut ssl).map_err(|errors| failure(&errors))?;
+        Guest::new(self.tickets.clone()).enter(&mut ssl).map_err(|errors| failure(&errors))?;
         Ok(Box::new(Session::new(ssl).map_err(|errors| failure(&errors))?))
+    }
+}
+
+fn refused(errors: ErrorStack) -> Problem {
+    let text = format!("OpenSSL refuses: {errors}");
+    Problem::new("smtpd_tls_security_level", text, "look at the settings of OpenSSL (openssl.cnf)")
+}
+
+/// Return the keys of session tickets; `None` if no session can be resumed.
+fn tickets_of(settings: &ServerTls, root: Option<Root>) -> Result<Option<Tickets>, Problem> {
+    let name = settings.ticket_cipher.trim();
+    let is_wanted = !name.is_empty() && settings.session_cache_timeout_s > 0.0;
+    let Some(cipher) = is_wanted.then(|| tickets::cipher(name)).flatten() else { return Ok(None) };
+    let root = root.map_or_else(Root::draw, Ok).map_err(refused)?;
+    Ok(Some(Tickets::new(&root, cipher, settings.session_cache_timeout_s)))
+}
+
+/// Let clients resume their sessions by tickets, which have all of a session: nothing is kept here.
+fn resume(context: &mut SslContextBuilder, settings: &ServerTls, tickets: Option<&Tickets>) -> Result<(), ErrorStack> {
+    // Some clients need an ID although it cannot be used.
+    let ids = SslSessionCacheMode::SERVER | SslSessionCacheMode::NO_INTERNAL;
+    context.set_session_cache_mode(if settings.always_issue_session_ids { ids } else { SslSessionCacheMode::OFF });
+    // A service with other rules, such as other trusted authorities, does not take the session.
+    context.set_session_id_context(&sha256(format!("{settings:?}").as_bytes()))?;
+    match tickets {
+        Some(tickets) if !context.options().contains(SslOptions::NO_TICKET) => {
+            ffi::tickets::serve(context, tickets.lifetime_s());
+            context.set_num_tickets(1)
+        }
+        _ => {
+            context.set_options(SslOptions::NO_TICKET);
+            context.set_num_tickets(0)
+        }
     }
 }
 

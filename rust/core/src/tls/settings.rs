@@ -4,7 +4,7 @@ use super::ciphers::{Exclusions, Grade, Lists};
 use super::listed_curves;
 use super::protocols::Protocols;
 use crate::settings;
-use crate::settings::{Source, Value};
+use crate::settings::{Source, Value, seconds};
 
 /// The use of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +66,11 @@ settings! {
         lists: Lists => settings,
         preempt_cipherlist: bool = "tls_preempt_cipherlist",
         eecdh_auto_curves: String = "tls_eecdh_auto_curves",
+        ssl_options: String = "tls_ssl_options",
+        disabled_workarounds: String = "tls_disable_workarounds",
+        session_cache_timeout_s: f64 = seconds "smtpd_tls_session_cache_timeout",
+        always_issue_session_ids: bool = "smtpd_tls_always_issue_session_ids",
+        ticket_cipher: String = "tls_session_ticket_cipher",
         loglevel: LogLevel = "smtpd_tls_loglevel",
         received_header: bool = "smtpd_tls_received_header",
     }
