@@ -290,6 +290,14 @@ class SmtpdSession:
     def protocol(self) -> str:
         """SMTP or ESMTP."""
     @property
+    def certificate(self) -> tuple[str, str, bool] | None:
+        """The TLS certificate that the client has shown; None without one.
+
+        Its fingerprint, that of its public key, and whether a trusted authority has issued it.
+        """
+    def complete_headers(self) -> None:
+        """Complete the headers of the client's messages as those of local mail."""
+    @property
     def talked_early(self) -> bool:
         """Whether the client sent a command before the reply that it must wait for."""
 

@@ -59,7 +59,11 @@ class Dismiss(NamedTuple):
     """Close the connection with the reply; the check has logged the reason."""
 
 
-Action = Remember | Authenticate | Dismiss
+class CompleteHeaders(NamedTuple):
+    """Complete the headers of the client's messages as those of local mail (local_header_rewrite_clients)."""
+
+
+Action = Remember | Authenticate | Dismiss | CompleteHeaders
 
 
 class Verdict(NamedTuple):
@@ -189,6 +193,14 @@ class Dialogue(Protocol):
         ...
 
     @property
+    def certificate(self) -> tuple[str, str, bool] | None:
+        """The TLS certificate that the client has shown; None without one.
+
+        Its fingerprint, that of its public key, and whether a trusted authority has issued it.
+        """
+        ...
+
+    @property
     def argument(self) -> str:
         """The argument of the command in question."""
         ...
@@ -219,6 +231,7 @@ class NoDialogue:
     transactions: int = 0
     talked_early: bool = False
     authenticated: bool = False
+    certificate: tuple[str, str, bool] | None = None
     argument: str = ""
     group: int | None = None
 

@@ -14,11 +14,12 @@ from postillion.checks.check import ACCEPT, Answer, Check, Client, Dialogue, Rem
 from postillion.checks.reply import Reply
 from postillion.config import Config
 from postillion.restrictions import language
+from postillion.restrictions.known_certificates import KnownCertificates
 from postillion.restrictions.known_users import RecipientTables
 from postillion.restrictions.language import Step
 from postillion.restrictions.question import OK, Question
 from postillion.restrictions.recipient import reject_unlisted_recipient
-from postillion.restrictions.rows import REMEMBERED
+from postillion.restrictions.rows import REMEMBERED, Reads
 from postillion.restrictions.site import Site
 from postillion.tables import TableError, WarnedError
 from postillion.tables.deferred import decide, once
@@ -59,6 +60,7 @@ class Access(Check):
         if config.flag("smtpd_reject_unlisted_recipient"):
             unlisted = language.step(config, "smtpd_reject_unlisted_recipient", "reject_unlisted_recipient")
             late.append(("recipient", [unlisted]))
+        _warn_of_certificates(config, [step for _, found in early + late for step in found] + self._data, warn)
         delay = config.flag("smtpd_delay_reject")
         self._at_rcpt = [(noun, found) for noun, found in (early + late if delay else late) if found]
         self._connect, self._helo, self._mail = ([] if delay else found for _, found in early)
@@ -66,6 +68,11 @@ class Access(Check):
         asked = [step for _, found in self._at_rcpt for step in found]
         self._remembers = all(step.reads in REMEMBERED for step in asked)
         self._refuses_unlisted = any(step.function is reject_unlisted_recipient for step in asked)
+
+    @property
+    def certificates(self) -> KnownCertificates:
+        """The certificates of relay_clientcerts."""
+        return self._site.certificates
 
     @property
     def resolver(self) -> Resolver:
@@ -179,3 +186,11 @@ class Access(Check):
         }
         always: set[Stage] = {"rcpt", "vrfy"}
         return frozenset(always | {stage for stage, found in lists.items() if found})
+
+
+def _warn_of_certificates(config: Config, steps: Iterable[Step], warn: Callable[[str], None]) -> None:
+    """Warn of each restriction that needs a certificate which no client is asked for."""
+    if config.flag("smtpd_tls_ask_ccert") or config.flag("smtpd_tls_req_ccert"):
+        return
+    for name in dict.fromkeys(step.rule.name for step in steps if Reads.TLS in step.reads):
+        warn(f'{name} is requested, but "smtpd_tls_ask_ccert = no"')

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from postillion.restrictions import client, generic, helo, recipient, sender
+from postillion.restrictions import certificates, client, generic, helo, recipient, sender
 from postillion.restrictions.question import Outcome, Question
 
 
@@ -99,8 +99,8 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         _plain("permit_mynetworks", S, client.permit_mynetworks),
         _plain("permit_inet_interfaces", S, client.permit_inet_interfaces),
         _plain("permit_sasl_authenticated", U, client.permit_sasl_authenticated),
-        _plain("permit_tls_all_clientcerts", Reads.TLS),
-        _plain("permit_tls_clientcerts", Reads.TLS | TABLE),
+        _plain("permit_tls_all_clientcerts", Reads.TLS | TABLE, certificates.permit_tls_all_clientcerts),
+        _plain("permit_tls_clientcerts", Reads.TLS | TABLE, certificates.permit_tls_clientcerts),
         _plain("reject_unknown_client_hostname", S, client.reject_unknown_client_hostname),
         _plain("reject_unknown_client", S, client.reject_unknown_client_hostname),
         _plain("reject_unknown_reverse_client_hostname", S, client.reject_unknown_reverse_client_hostname),

@@ -8,6 +8,7 @@ from typing import Final
 from postillion.address.destination import Destination
 from postillion.address.resolve import Resolver
 from postillion.config import Config
+from postillion.restrictions.known_certificates import KnownCertificates
 from postillion.restrictions.known_users import KnownUsers
 from postillion.tables.lists import NetworkList
 
@@ -34,6 +35,7 @@ class Site:
         self.mynetworks = NetworkList("mynetworks", config)
         self.own_addresses = self.resolver.destinations.classes.own_addresses
         self.known_users = KnownUsers(config, warn)
+        self.certificates = KnownCertificates(config)
         self.untrusted_routing = config.flag("allow_untrusted_routing")
         self.codes = {name: config.number(name) for name in REPLY_CODES}
 

@@ -26,7 +26,7 @@ REWRITER_WORDS: Final = frozenset(
         CHECK_ADDRESS_MAP,
     }
 )
-"""Classes of clients. No client has a TLS certificate yet, so two of them have no member."""
+"""Classes of clients. Those with certificates and users are known later (`smtpd.rewriters`)."""
 
 
 class Facts:

@@ -9,7 +9,17 @@ from functools import partial
 from typing import Final, Protocol
 
 from postillion._core.smtpd import Next, Request, SmtpdService, SmtpdSession
-from postillion.checks.check import ACCEPT, Authenticate, Check, Dismiss, NoDialogue, Remember, Stage, Verdict
+from postillion.checks.check import (
+    ACCEPT,
+    Authenticate,
+    Check,
+    CompleteHeaders,
+    Dismiss,
+    NoDialogue,
+    Remember,
+    Stage,
+    Verdict,
+)
 from postillion.checks.reply import INTERNAL_ERROR
 from postillion.smtpd.clients import Client
 from postillion.smtpd.mode import Mode
@@ -209,6 +219,8 @@ class Connection:
         for action in verdict.actions:
             if isinstance(action, Authenticate):
                 session.authenticate(action.method, action.user)
+            elif isinstance(action, CompleteHeaders):
+                session.complete_headers()
             elif isinstance(action, Remember) and session.group is not None and verdict.reply is None:
                 until = now + KNOWN_FOR_S
                 self._owner.core.remember(

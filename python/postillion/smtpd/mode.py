@@ -17,6 +17,7 @@ from postillion.smtpd import expiry, sni
 from postillion.smtpd.clients import Clients
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.names import Names
+from postillion.smtpd.rewriters import Rewriters
 
 
 class Mode(NamedTuple):
@@ -26,6 +27,7 @@ class Mode(NamedTuple):
     access: Access
     clients: Clients
     limits: Limits
+    rewriters: Rewriters
     tls: TlsServer
 
 
@@ -37,7 +39,8 @@ def modes(config: Config, warn: Callable[[str], None], secret: Secret | None = N
     calm, stressed = config.by_stress()
     names = Names(warn, enabled=calm.flag("smtpd_peername_lookup"))
     access = Access(calm, warn)
-    usual = Mode(calm, access, Clients(calm, access, names), Limits(calm), tls_server(calm, warn, secret))
+    clients, rewriters = Clients(calm, access, names), Rewriters(calm, access.certificates)
+    usual = Mode(calm, access, clients, Limits(calm), rewriters, tls_server(calm, warn, secret))
     try:
         if calm.reads_like(stressed):
             return usual, usual._replace(config=stressed)
@@ -45,8 +48,9 @@ def modes(config: Config, warn: Callable[[str], None], secret: Secret | None = N
             names = Names(warn, enabled=stressed.flag("smtpd_peername_lookup"))
         # Routes do not depend on $stress: Postfix's trivial-rewrite does not get it.
         access = Access(stressed, warn, access.resolver)
-        clients = Clients(stressed, access, names)
-        return usual, Mode(stressed, access, clients, Limits(stressed), tls_server(stressed, warn, secret))
+        clients, rewriters = Clients(stressed, access, names), Rewriters(stressed, access.certificates)
+        tls = tls_server(stressed, warn, secret)
+        return usual, Mode(stressed, access, clients, Limits(stressed), rewriters, tls)
     except ConfigError as error:
         raise ConfigError(error.path, error.line, f"under stress: {error.problem}", error.fix) from None
 

@@ -130,6 +130,8 @@ class Service:
         if self.counts is not None and limits.stages and not client.facts.exempt:
             found.append(RateCheck(limits, self.counts, client.facts.bucket, self.name, self.log.warning))
         found.append(connection.mode.access)
+        if connection.mode.rewriters.stages:
+            found.append(connection.mode.rewriters)
         if self._hooks:
             found.append(self._hooks[connection.stressed](connection))
         return tuple(found)

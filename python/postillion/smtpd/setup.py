@@ -16,6 +16,7 @@ from postillion.program import cleanup, tickets
 from postillion.restrictions.access import Access
 from postillion.smtpd.limits import Limits
 from postillion.smtpd.mode import Mode, modes
+from postillion.smtpd.rewriters import Rewriters
 
 if TYPE_CHECKING:
     from postillion.handler.handler import Handler
@@ -88,7 +89,7 @@ def server_config(
     mechanisms = auth_mechanisms(config, log, handler) if access is not None else []
     asked: set[Stage] = set(handler.stages) if handler is not None else set()
     if access is not None:
-        asked |= access.stages | Limits(config).stages
+        asked |= access.stages | Limits(config).stages | Rewriters(config, access.certificates).stages
     return SmtpdConfig(
         config,
         log,

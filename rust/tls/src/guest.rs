@@ -3,18 +3,20 @@
 use crate::slot::Slot;
 use crate::tickets::Tickets;
 use openssl::error::ErrorStack;
+use openssl::hash::{MessageDigest, hash};
 use openssl::ssl::{Ssl, SslRef};
 use postillion_core::tls::Facts;
-use postillion_core::tls::facts::ServerName;
+use postillion_core::tls::facts::{Fingerprints, ServerName};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 static GUESTS: Slot<Guest> = Slot::new();
 
 /// Data of one connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Guest {
     name: Mutex<Asked>,
     tickets: Option<Arc<Tickets>>,
+    digest: Option<MessageDigest>,
 }
 
 /// The name that the client has asked for.
@@ -27,9 +29,10 @@ pub struct Asked {
 }
 
 impl Guest {
-    /// Return the data of a new connection. `tickets`: the keys of its tickets, if it has any.
-    pub fn new(tickets: Option<Arc<Tickets>>) -> Self {
-        Self { tickets, ..Self::default() }
+    /// Return the data of a new connection. `tickets`: the keys of its tickets, if it has any. `digest`: that of
+    /// fingerprints.
+    pub fn new(tickets: Option<Arc<Tickets>>, digest: MessageDigest) -> Self {
+        Self { tickets, digest: Some(digest), ..Self::default() }
     }
 
     /// Keep the data beside a connection.
@@ -50,5 +53,21 @@ pub fn tickets(ssl: &SslRef) -> Option<&Tickets> {
 
 /// Add what the library does not know.
 pub fn add_to(facts: &mut Facts, ssl: &SslRef) {
+    facts.fingerprints = fingerprints(ssl);
     facts.server_name = asked(ssl).and_then(|asked| asked.answer.clone());
+}
+
+fn fingerprints(ssl: &SslRef) -> Option<Fingerprints> {
+    let digest = GUESTS.of(ssl)?.digest?;
+    let certificate = ssl.peer_certificate()?;
+    let key = certificate.public_key().ok()?.public_key_to_der().ok()?;
+    Some(Fingerprints {
+        certificate: in_pairs(&certificate.digest(digest).ok()?),
+        public_key: in_pairs(&hash(digest, &key).ok()?),
+    })
+}
+
+/// Return octets as `D4:6A:AB`.
+fn in_pairs(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
 }

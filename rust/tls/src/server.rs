@@ -12,6 +12,7 @@ use crate::sni::Chains;
 use crate::tickets::{self, Root, Tickets};
 use crate::{failure, ffi, options, verify};
 use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
 use openssl::sha::sha256;
 use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode,
@@ -34,6 +35,8 @@ pub struct Parts {
 pub struct Server {
     settings: ServerTls,
     chains: Arc<Chains>,
+    /// Of fingerprints.
+    digest: MessageDigest,
     /// Sessions can be resumed.
     tickets: Option<Arc<Tickets>>,
     /// For new connections. An open one keeps the context that it began with.
@@ -58,12 +61,13 @@ impl Server {
     /// Return the context of these parameters, with all files read. Errors: the parameter that cannot be used.
     pub fn new(settings: &ServerTls, parts: Parts) -> Result<Self, Problem> {
         let chains = Arc::new(parts.chains);
+        let digest = digest_of(settings)?;
         let tickets = tickets_of(settings, parts.root)?.map(Arc::new);
         let files = Files::open(files(settings));
         let stamp = files.stamp();
         let made = RwLock::new(Made::new(settings, &chains, tickets.as_deref())?);
         let followed = Mutex::new(Followed::new(files, stamp));
-        Ok(Self { settings: settings.clone(), chains, tickets, made, followed })
+        Ok(Self { settings: settings.clone(), chains, digest, tickets, made, followed })
     }
 
     /// Return problems that do not keep the server from its work.
@@ -152,7 +156,7 @@ impl Made {
 impl Engines for Server {
     fn accept(&self) -> Result<Box<dyn Engine>, Failure> {
         let mut ssl = Ssl::new(&self.made().context).map_err(|errors| failure(&errors))?;
-        Guest::new(self.tickets.clone()).enter(&mut ssl).map_err(|errors| failure(&errors))?;
+        Guest::new(self.tickets.clone(), self.digest).enter(&mut ssl).map_err(|errors| failure(&errors))?;
         Ok(Box::new(Session::new(ssl).map_err(|errors| failure(&errors))?))
     }
 }
@@ -160,6 +164,13 @@ impl Engines for Server {
 fn refused(errors: ErrorStack) -> Problem {
     let text = format!("OpenSSL refuses: {errors}");
     Problem::new("smtpd_tls_security_level", text, "look at the settings of OpenSSL (openssl.cnf)")
+}
+
+fn digest_of(settings: &ServerTls) -> Result<MessageDigest, Problem> {
+    let name = settings.fingerprint_digest.trim();
+    MessageDigest::from_name(name).ok_or_else(|| {
+        Problem::new("smtpd_tls_fingerprint_digest", format!("OpenSSL has no digest \"{name}\""), "give sha256")
+    })
 }
 
 /// Return the keys of session tickets; `None` if no session can be resumed.

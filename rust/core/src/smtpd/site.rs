@@ -43,6 +43,8 @@ pub struct SiteTls {
     pub wrapper: bool,
     /// Handshakes are logged.
     pub logs: bool,
+    /// The certificates of clients are logged.
+    pub logs_certificates: bool,
     /// The problem of a certificate that is not trusted is logged.
     pub logs_untrusted: bool,
     /// The Received header describes TLS.
@@ -60,6 +62,7 @@ impl SiteTls {
             engines,
             wrapper: settings.wrapper,
             logs: settings.loglevel.0 > 0,
+            logs_certificates: settings.loglevel.0 > 1,
             logs_untrusted: settings.loglevel.0 > 1 || settings.requires_certificate(),
             in_received: settings.received_header,
             asks_for_certificate: settings.asks_for_certificate(),

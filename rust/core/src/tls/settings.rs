@@ -55,6 +55,7 @@ settings! {
         append_default_ca: bool = "tls_append_default_CA",
         ask_ccert: bool = "smtpd_tls_ask_ccert",
         req_ccert: bool = "smtpd_tls_req_ccert",
+        fingerprint_digest: String = "smtpd_tls_fingerprint_digest",
         ccert_verifydepth: u32 = "smtpd_tls_ccert_verifydepth",
         protocols: Protocols = "smtpd_tls_protocols",
         mandatory_protocols: Protocols = "smtpd_tls_mandatory_protocols",

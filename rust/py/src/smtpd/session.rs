@@ -225,6 +225,18 @@ impl SmtpdSession {
     }
 
     #[getter]
+    fn certificate(&self) -> Option<(String, String, bool)> {
+        let session = self.lock();
+        let facts = session.tls_facts()?;
+        let (client, prints) = (facts.client.as_ref()?, facts.fingerprints.clone()?);
+        Some((prints.certificate, prints.public_key, client.trusted))
+    }
+
+    fn complete_headers(&self) {
+        self.lock().complete_headers();
+    }
+
+    #[getter]
     fn client(&self) -> (String, String, String) {
         let session = self.lock();
         let client = session.client();

@@ -13,6 +13,7 @@ fn by_starttls() -> SiteTls {
         wrapper: false,
         logs: true,
         logs_untrusted: false,
+        logs_certificates: false,
         in_received: true,
         asks_for_certificate: false,
         requires_certificate: false,

@@ -76,6 +76,11 @@ impl Session {
             {
                 self.site.log.info(format_args!("{}", distrust.told_of(&self.log_name)));
             }
+            if tls.logs_certificates
+                && let Some(line) = facts.certificate_from(&self.log_name)
+            {
+                self.site.log.info(format_args!("{line}"));
+            }
             if tls.logs {
                 self.site.log.info(format_args!("{}", facts.established_from(&self.log_name)));
             }
@@ -104,6 +109,16 @@ impl Session {
         }
         self.server.insecure(&failure.problems, now);
         self.poll(now)
+    }
+
+    /// Return the result of the handshake; `None` in the clear.
+    pub fn tls_facts(&self) -> Option<&Facts> {
+        self.secure.facts.as_deref()
+    }
+
+    /// Complete the headers of the client's messages as those of local mail.
+    pub fn complete_headers(&mut self) {
+        self.client.rewrites_headers = true;
     }
 
     /// Return the lines about TLS in the Received header.

@@ -57,6 +57,15 @@ impl Distrust {
     }
 }
 
+/// Digests that identify a client's certificate: `D4:6A:AB:19:...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// Of the certificate.
+    pub certificate: String,
+    /// Of its public key.
+    pub public_key: String,
+}
+
 /// The name of the server that a client has asked for, where a server has chains for names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerName {
@@ -91,6 +100,8 @@ pub struct Facts {
     pub client_digest: Option<String>,
     /// The certificate that the client has shown.
     pub client: Option<Certificate>,
+    /// The fingerprints of this certificate, at a server.
+    pub fingerprints: Option<Fingerprints>,
     /// For a client: the certificate that the server has shown.
     pub server: Option<ServerCertificate>,
     /// For a client: the handshake went on with an earlier session.
@@ -114,6 +125,16 @@ impl Facts {
         let mut text = format!("{trust} TLS connection established from {peer}{name}: {}", self.summary());
         self.write_keys(&mut text, "");
         text
+    }
+
+    /// Return the log line about a client's certificate; `None` without one.
+    pub fn certificate_from(&self, peer: &str) -> Option<String> {
+        let (client, prints) = (self.client.as_ref()?, self.fingerprints.as_ref()?);
+        let (subject, issuer) = (&client.subject, &client.issuer);
+        let (certificate, key) = (&prints.certificate, &prints.public_key);
+        Some(format!(
+            "{peer}: subject_CN={subject}, issuer={issuer}, fingerprint={certificate}, pkey_fingerprint={key}"
+        ))
     }
 
     /// Return the lines of the Received header, each with LF and TAB in front. `asked`: for a client's certificate.
