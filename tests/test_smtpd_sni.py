@@ -136,6 +136,15 @@ def test_key_of_the_type_that_the_client_wants(sites: list[Site]) -> None:
     ] * 2
 
 
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_session_with_a_chain_of_its_own_is_resumed(sites: list[Site], tmp_path: Path, version: str) -> None:
+    for site in sites:
+        words = ["-servername", "one.example", version]
+        session = tmp_path / f"session{site.port}"
+        assert "\nNew, TLSv1." in s_client(site.port, *words, "-sess_out", str(session))
+        assert "\nReused, TLSv1." in s_client(site.port, *words, "-sess_in", str(session))
+
+
 def test_chain_that_cannot_be_used_ends_the_handshake(sites: list[Site]) -> None:
     (served, lines), (ours, our_lines) = (asked(site, "broken.example") for site in sites)
     assert served == ours == "alert internal error"

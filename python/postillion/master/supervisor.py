@@ -107,7 +107,8 @@ class Master:
             self._obey()
             if self._checking is not None and time.monotonic() >= self._checking.until:
                 self._checking.kill()
-            self._key_checks.start(self.config, self._environment, self.log)
+            if not self._stop_phase:
+                self._key_checks.start(self.config, self._environment, self.log)
         self._release()
         return 0
 

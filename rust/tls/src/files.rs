@@ -62,7 +62,12 @@ impl Files {
 
     /// Whether this process has not the right to read one of the files.
     pub fn are_closed(&self) -> bool {
-        self.0.iter().any(|file| File::open(&file.path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied))
+        // A pipe in the place of a file must not be waited for.
+        let mut options = File::options();
+        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let is_denied =
+            |file: &Opened| options.open(&file.path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        self.0.iter().any(is_denied)
     }
 }
 
