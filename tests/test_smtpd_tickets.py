@@ -164,5 +164,9 @@ def test_ticket_of_another_mail_system_is_unknown(
 
 def test_process_keeps_nothing_on_its_standard_input(site: tuple[Site, dict[str, int]]) -> None:
     s_client(site[1]["first"])
-    for pid in processes(site[0], "smtpd"):
-        assert Path(f"/proc/{pid}/fd/0").readlink() == Path("/dev/null")
+
+    def inputs() -> set[Path]:
+        return {Path(f"/proc/{pid}/fd/0").readlink() for pid in processes(site[0], "smtpd")}
+
+    # A process that has just begun still reads its secret.
+    wait_for("the start of every process", lambda: inputs() == {Path("/dev/null")})

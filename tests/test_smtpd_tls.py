@@ -84,10 +84,15 @@ def site(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
 
 
 def ended_session(site: Site, client: int) -> str:
-    """Wait for the end of the session of the client with this port; return its last lines in the log."""
-    pattern = rf".*\n.*disconnect from \S+:{client} .*"
-    wait_for("the end of a session", lambda: re.search(pattern, site.log_text()))
-    found = re.search(pattern, site.log_text())
+    """Wait for the end of the last session of a client with this port; return its last lines in the log."""
+    end = re.compile(rf".*\n.*disconnect from \S+:{client} .*")
+
+    def lines() -> str:
+        # An earlier client may have had the same port.
+        return site.log_text().rpartition(f"connect from unknown[127.0.0.1]:{client}\n")[2]
+
+    wait_for("the end of a session", lambda: end.search(lines()))
+    found = end.search(lines())
     assert found is not None
     return found[0]
 

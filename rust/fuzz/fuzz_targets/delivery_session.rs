@@ -223,6 +223,8 @@ impl Talk {
             match next {
                 Next::More => break assert!(!self.session.is_sending()),
                 Next::Asking => unreachable!("no address is mapped"),
+                Next::StartTls | Next::Clear => unreachable!("no policy asks for TLS"),
+                Next::Broken => unreachable!("the service alone catches panics"),
                 Next::Sending if !self.writable => break,
                 Next::Sending => next = self.session.send_body(0.0, 0),
                 Next::Followed => {

@@ -20,6 +20,7 @@ const ALL: Capabilities = Capabilities {
     eight_bit_mime: true,
     smtputf8: true,
     dsn: true,
+    starttls: true,
     size: true,
     size_limit: None,
     auth: Offer { is_present: false, kinds: Kinds::BY_PASSWORD, has_others: false },
