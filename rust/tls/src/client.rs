@@ -151,9 +151,8 @@ impl Client {
         if policy.names.is_empty() {
             return Err(format!("no name to match at level {}", policy.level.name()));
         }
-        let mut flags = X509CheckFlags::NO_PARTIAL_WILDCARDS;
-        flags.set(X509CheckFlags::MULTI_LABEL_WILDCARDS, self.settings.wide_wildcards);
-        ssl.param_mut().set_hostflags(flags);
+        // As in Postfix since 3.6, `*` stands for one whole label.
+        ssl.param_mut().set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
         policy.names.iter().try_for_each(|name| {
             let added = CString::new(&**name).is_ok_and(|name| ffi::client::add_name(ssl, &name).is_ok());
             if added { Ok(()) } else { Err(format!("OpenSSL refuses the name \"{name}\"")) }

@@ -47,8 +47,6 @@ settings! {
         /// The digest of fingerprints.
         fingerprint_digest: String = "smtp_tls_fingerprint_digest",
         dane_digests: DaneDigests = "tls_dane_digests",
-        /// Let `*` stand for several labels.
-        wide_wildcards: bool = "tls_wildcard_matches_multiple_labels",
         loglevel: LogLevel = "smtp_tls_loglevel",
         /// TLS sessions are cached if it names any table. They are kept in memory.
         session_cache_database: Vec<String> = "smtp_tls_session_cache_database",
