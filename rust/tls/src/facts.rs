@@ -21,7 +21,7 @@ pub fn of(ssl: &SslRef) -> Facts {
     }
     let has_keys = ssl.version2() == Some(SslVersion::TLS1_3);
     if has_keys {
-        facts.key_exchange = ssl.peer_tmp_key().ok().map(|key| exchange(&key));
+        facts.key_exchange = ssl.peer_tmp_key().ok().map(|key| exchange(&key, ssl.is_server()));
     }
     let (own, peer) = (ssl.certificate(), ssl.peer_certificate());
     if ssl.is_server() {
@@ -70,9 +70,11 @@ fn digest(ssl: &SslRef, signer: Signer) -> Option<String> {
     ffi::signature_digest(ssl, signer).and_then(|nid| nid.short_name().ok()).map(str::to_owned)
 }
 
-fn exchange(key: &PKeyRef<Public>) -> Strength {
+/// Return a key exchange. As in Postfix, a server has NIST's names of curves and a client those of OpenSSL.
+fn exchange(key: &PKeyRef<Public>, is_server: bool) -> Strength {
+    let name = if is_server { of_nist } else { short_name };
     match key.id() {
-        Id::EC => Strength { name: "ECDHE".into(), curve: curve(key).map(of_nist), bits: None },
+        Id::EC => Strength { name: "ECDHE".into(), curve: curve(key).map(name), bits: None },
         Id::DH => Strength { name: "DHE".into(), curve: None, bits: Some(key.bits()) },
         id => Strength { name: short_name(Nid::from_raw(id.as_raw())), ..Strength::default() },
     }

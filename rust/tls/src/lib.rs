@@ -56,6 +56,6 @@ fn failure(errors: &ErrorStack) -> Failure {
 /// Return an error in Postfix's words.
 fn text(error: &Error) -> String {
     let (library, reason) = (error.library().unwrap_or_default(), error.reason().unwrap_or_default());
-    let data = error.data().unwrap_or_default();
+    let data = error.data().map(|data| format!("{data}:")).unwrap_or_default();
     format!("error:{:08X}:{library}::{reason}:{}:{}:{data}", error.code(), error.file(), error.line())
 }

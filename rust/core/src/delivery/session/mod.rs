@@ -253,7 +253,7 @@ impl Session {
                 Event::Body => self.open_content(now, wall_now_us),
                 Event::Recipient { position, status } => self.apply(position, status, wall_now_us),
                 Event::Finished { reusable } => return self.finished(reusable, now, wall_now_us),
-                Event::Failed { clear: true, .. } if self.clears() => return Next::Clear,
+                Event::Failed { status, clear: true, .. } if self.clears(&status) => return Next::Clear,
                 Event::Failed { status, stale, elsewhere, .. } => {
                     if status.dsn == NO_TLS {
                         self.note_clear();
@@ -376,13 +376,14 @@ impl Session {
     }
 
     /// Leave the job in progress for a connection without TLS, if it may go out in the clear.
-    fn clears(&mut self) -> bool {
-        if !self.current.as_ref().is_some_and(|assignment| self.may_clear(assignment)) {
+    fn clears(&mut self, status: &Status) -> bool {
+        let Some(assignment) = self.current.as_ref().filter(|assignment| self.may_clear(assignment)) else {
             return false;
-        }
+        };
+        assignment.work.lock().heard(status.clone(), assignment.work.log());
+        self.current = None;
         self.content = None;
         self.follower = None;
-        self.current = None;
         true
     }
 

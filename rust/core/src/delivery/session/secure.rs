@@ -91,7 +91,9 @@ impl Session {
     }
 
     fn tell_failure(&mut self, failure: &Failure) {
-        self.tell_no_handshake(if failure.problems.is_empty() { "lost connection" } else { "-1" });
+        if !self.client.is_secure() {
+            self.tell_no_handshake(if failure.problems.is_empty() { "lost connection" } else { "-1" });
+        }
         if let Some(log) = self.log() {
             failure.problems.iter().for_each(|problem| log.warning(format_args!("TLS library problem: {problem}")));
         }

@@ -86,12 +86,12 @@ impl Client {
             return true;
         }
         if level.requires_tls() {
-            if offered {
-                self.fail(FAILED, "TLS is required, but our TLS engine is unavailable".into());
+            let (dsn, text) = if offered {
+                (FAILED, "TLS is required, but our TLS engine is unavailable".into())
             } else {
-                let text = format!("TLS is required, but was not offered by host {name}");
-                self.fail(MISSING, text);
-            }
+                (MISSING, format!("TLS is required, but was not offered by host {name}"))
+            };
+            self.leave(dsn, text);
             return true;
         }
         false
@@ -99,15 +99,17 @@ impl Client {
 
     /// Handle the reply to STARTTLS.
     pub(super) fn starttls_answered(&mut self, response: &Response, now: f64) {
-        if response.code == 220 {
+        // A server that says 250 begins TLS, too.
+        if response.code / 100 == 2 {
             return self.shake_hands(now);
         }
         if self.level().requires_tls() {
             let (name, said) = (&self.peer.name_address, response.one_line());
             let text = format!("TLS is required, but host {name} refused to start TLS: {said}");
             let mut dsn = response.dsn();
+            // The reply came in the clear: an attacker who writes it must not be able to return the mail.
             dsn.class = 4;
-            return self.fail(dsn, text);
+            return self.leave(dsn, text);
         }
         // The server is as good as one without TLS.
         self.offered.starttls = false;
@@ -130,8 +132,7 @@ impl Client {
         self.tls = Tls::On;
         let level = self.level();
         if level.must_match() && !facts.matched() {
-            self.output.extend_from_slice(super::QUIT);
-            return self.fail(FAILED, "Server certificate not verified".into());
+            return self.leave(FAILED, "Server certificate not verified".into());
         }
         self.set_protection(if facts.matched() { Protection::Verified } else { Protection::Encrypted });
         // The client forgets all that came in the clear (RFC 3207 §4.2).
@@ -143,6 +144,12 @@ impl Client {
             self.send(if self.settings.protocol == Protocol::Lmtp { Expect::Lhlo } else { Expect::Ehlo });
         }
         self.set_deadline(now);
+    }
+
+    /// Say QUIT to a server whose TLS is not what the policy wants, and end the connection.
+    fn leave(&mut self, dsn: Enhanced, text: String) {
+        self.output.extend_from_slice(super::QUIT);
+        self.fail(dsn, text);
     }
 
     /// Note that the handshake, or the channel behind it, has failed.

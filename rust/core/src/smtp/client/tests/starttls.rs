@@ -9,6 +9,7 @@ const OFFER: &str = "220 mx ESMTP\r\n|250-mx\r\n250 STARTTLS\r\n";
 const NO_OFFER: &str = "220 mx ESMTP\r\n|250 mx\r\n";
 const CLEAR: &str = "EHLO me\r\n|MAIL FROM:<s@example.org>\r\n|";
 const ASKED: &str = "EHLO me\r\n|STARTTLS\r\n|";
+const LEFT: &str = "EHLO me\r\n|STARTTLS\r\n|QUIT\r\n|";
 
 fn client(level: ClientLevel, change: impl FnOnce(&mut ClientSettings)) -> Client {
     let mut settings = settings();
@@ -32,16 +33,21 @@ fn the_level_decides_about_servers_without_tls() {
     use ClientLevel::{Encrypt, May, Off, Secure};
     let missing = "failed 4.7.4 TLS is required, but was not offered by host mx[192.0.2.1]";
     let refused = "failed 4.7.0 TLS is required, but host mx[192.0.2.1] refused to start TLS: 454 4.7.0 no";
-    let refuses = format!("{OFFER}|454 4.7.0 no\r\n");
+    let kept = "failed 4.7.1 TLS is required, but host mx[192.0.2.1] refused to start TLS: 550 5.7.1 no";
+    let [refuses, never, agrees] =
+        ["454 4.7.0 no", "550 5.7.1 no", "250 2.0.0 fine"].map(|reply| format!("{OFFER}|{reply}\r\n"));
     for (level, server, said, events) in [
         (Off, OFFER, CLEAR, &["ready"][..]),
         (May, NO_OFFER, CLEAR, &["ready"]),
-        (Encrypt, NO_OFFER, "EHLO me\r\n|", &[missing]),
-        (Secure, NO_OFFER, "EHLO me\r\n|", &[missing]),
+        (Encrypt, NO_OFFER, "EHLO me\r\n|QUIT\r\n|", &[missing]),
+        (Secure, NO_OFFER, "EHLO me\r\n|QUIT\r\n|", &[missing]),
         (May, OFFER, ASKED, &[]),
         (May, &refuses, "EHLO me\r\n|STARTTLS\r\n|MAIL FROM:<s@example.org>\r\n|", &["ready"]),
-        (Encrypt, &refuses, ASKED, &[refused]),
-        (Secure, &refuses, ASKED, &[refused]),
+        (Encrypt, &refuses, LEFT, &[refused]),
+        (Secure, &refuses, LEFT, &[refused]),
+        (Secure, &never, LEFT, &[kept]),
+        (May, &agrees, ASKED, &["TLS"]),
+        (Encrypt, &agrees, ASKED, &["TLS"]),
     ] {
         for bytewise in [false, true] {
             let dialogue = play_on(Dialogue::of(client(level, |_| {}), &[1]), server, bytewise);
