@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 READ_ONLY = ("process_name", "process_id", "service_name")
 """Parameters that a value in a file does not change."""
 SASL_SERVER_TYPES: tuple[str, ...] = ()
-SASL_CLIENT_TYPES: tuple[str, ...] = ()
-"""Types of smtpd_sasl_type and smtp_sasl_type that a program here can use: none yet."""
+"""Types of smtpd_sasl_type that a program here can use: none yet."""
+SASL_CLIENT_TYPES: tuple[str, ...] = ("cyrus",)
+"""Types of smtp_sasl_type."""
 TLS_MODES = ("compile-version", "run-version", "public-key-algorithms")
 """The values of -T."""
 
