@@ -83,6 +83,8 @@ pub(crate) struct Faulty {
     faults: Mutex<Vec<Fault>>,
     sync_delay: Duration,
     unsynced: bool,
+    /// The first sync of the directory with this name fails. Threads sync others, in any order.
+    unstable: Mutex<Option<&'static str>>,
     /// While this is set, syncs of files with more octets wait.
     held_above: Mutex<Option<u64>>,
     released: Condvar,
@@ -113,6 +115,11 @@ impl Faulty {
 
     pub(crate) fn failing_directory_sync(at: u64) -> Self {
         Self::failing(Call::SyncDirectory, at, Errno::IO)
+    }
+
+    /// Return a disk on which the first sync of the directory with this name fails.
+    pub(crate) fn failing_sync_of(directory: &'static str) -> Self {
+        Self { unstable: Mutex::new(Some(directory)), ..Self::default() }
     }
 
     /// Return a disk whose syncs count and do nothing.
@@ -247,6 +254,9 @@ impl Disk for Faulty {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if lock(&self.unstable).take_if(|name| path.ends_with(*name)).is_some() {
+            return Err(Errno::IO.into());
+        }
         self.result(Call::SyncDirectory)?;
         if self.unsynced {
             return Ok(());

@@ -361,8 +361,7 @@ mod tests {
         let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
         let id = commit(&journal, b"x").id;
         drop(journal);
-        // Syncs of directories: the first start's log, then `incoming/`.
-        let disk = Arc::new(Faulty::failing_directory_sync(2));
+        let disk = Arc::new(Faulty::failing_sync_of(INCOMING));
         let (mut spool, _) = Spool::open_on(disk, directory.path()).unwrap();
         let before = crash_image(&directory);
         spool.note(Fact::Removed { id });
