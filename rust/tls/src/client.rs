@@ -1,6 +1,6 @@
 //! The context that all connections of a client share.
 
-use crate::context::{forbidden, lowest, set_curves};
+use crate::context::{Authorities, forbidden, lowest, set_curves};
 use crate::identity::{self, Pairs, Problem, pairs};
 use crate::link::{self, Link};
 use crate::resume::Sessions;
@@ -17,7 +17,6 @@ use postillion_core::tls::client_settings::{ClientTls, Wanted};
 use postillion_core::tls::dane::{CERTIFICATE, END_ENTITY, PUBLIC_KEY, Tlsa};
 use postillion_core::tls::{ClientEngines, ClientLevel, Engine, Failure, Policy};
 use std::ffi::CString;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,7 +77,12 @@ impl Client {
         set_digests(&mut context, &settings, names)?;
         identity::load_files(&mut context, &prefix.files(&settings))?;
         let anchors = trust_anchors(names.trust_anchor_file, &settings.trust_anchor_files)?;
-        load_authorities(&mut context, &settings, names)?;
+        let authorities = Authorities {
+            file: (names.ca_file, &settings.ca_file),
+            path: (names.ca_path, &settings.ca_path),
+            append_default: settings.append_default_ca,
+        };
+        authorities.load(&mut context)?;
         let limit = settings.scert_verifydepth.saturating_add(1);
         context.set_verify_depth(limit);
         // The server's certificate never ends the handshake: the policy decides behind it.
@@ -248,23 +252,6 @@ fn trust_anchors(parameter: &'static str, files: &[String]) -> Result<Vec<Tlsa>,
         anchors.extend(anchors::parse(&text).map_err(problem)?);
     }
     Ok(anchors)
-}
-
-fn load_authorities(context: &mut SslContextBuilder, settings: &ClientTls, names: &Names) -> Result<(), Problem> {
-    let none = |parameter, value: &str| {
-        Problem::new(parameter, format!("{value}: no authorities are there"), "give a file in PEM format")
-    };
-    let (file, path) = (settings.ca_file.trim(), settings.ca_path.trim());
-    if !file.is_empty() {
-        context.load_verify_locations(Some(Path::new(file)), None).map_err(|_| none(names.ca_file, file))?;
-    }
-    if !path.is_empty() {
-        context.load_verify_locations(None, Some(Path::new(path))).map_err(|_| none(names.ca_path, path))?;
-    }
-    if settings.append_default_ca {
-        context.set_default_verify_paths().map_err(|_| none("tls_append_default_CA", "yes"))?;
-    }
-    Ok(())
 }
 
 /// The names of parameters in problems.

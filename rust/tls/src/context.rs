@@ -1,7 +1,9 @@
-//! Versions and curves of a context or a connection.
+//! Versions, curves and trusted authorities of a context or a connection.
 
+use crate::identity::Problem;
 use openssl::ssl::{SslContextBuilder, SslOptions, SslVersion};
 use postillion_core::tls::protocols::{Protocols, VERSIONS, Version};
+use std::path::Path;
 
 /// The curves that `DEFAULT` stands for.
 const DEFAULT_CURVES: [&str; 5] = ["X25519", "P-256", "X448", "P-521", "P-384"];
@@ -57,4 +59,37 @@ pub fn set_curves(context: &mut SslContextBuilder, wanted: &[&str]) -> Vec<Strin
         warnings.push(format!("tls_eecdh_auto_curves: OpenSSL refuses them: {errors}"));
     }
     warnings
+}
+
+/// The places of authorities, each with the name of its parameter.
+pub struct Authorities<'a> {
+    /// A file of certificates.
+    pub file: (&'static str, &'a str),
+    /// A directory of certificates by their hashes.
+    pub path: (&'static str, &'a str),
+    /// The system's authorities are trusted too.
+    pub append_default: bool,
+}
+
+impl Authorities<'_> {
+    /// Trust them in a context.
+    pub fn load(&self, context: &mut SslContextBuilder) -> Result<(), Problem> {
+        let ((file_name, file), (path_name, path)) = (self.file, self.path);
+        let (file, path) = (file.trim(), path.trim());
+        if !file.is_empty() {
+            context.load_verify_locations(Some(Path::new(file)), None).map_err(|_| missing(file_name, file))?;
+        }
+        if !path.is_empty() {
+            context.load_verify_locations(None, Some(Path::new(path))).map_err(|_| missing(path_name, path))?;
+        }
+        if self.append_default {
+            context.set_default_verify_paths().map_err(|_| missing("tls_append_default_CA", "yes"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Return the problem of a place without authorities.
+pub fn missing(parameter: &'static str, value: &str) -> Problem {
+    Problem::new(parameter, format!("{value}: no authorities are there"), "give a file in PEM format")
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! server    the context that all sessions of a server share
 //! client    the context that all connections of a client share
-//! context   versions and curves of both
+//! context   versions, curves and trusted authorities of both
 //! identity  keys and certificates
 //! anchors   trust anchors in files
 //! files     whether the files of keys and certificates have changed

@@ -1,6 +1,6 @@
 //! The context that all sessions of a server share.
 
-use crate::context::{forbidden, lowest, set_curves};
+use crate::context::{self, Authorities, forbidden, lowest, set_curves};
 use crate::files::Files;
 use crate::guest::Guest;
 use crate::identity;
@@ -205,20 +205,16 @@ fn ask_for_certificate(context: &mut SslContextBuilder, settings: &ServerTls) ->
     if !settings.asks_for_certificate() {
         return Ok(());
     }
-    let (file, path) = (settings.ca_file.trim(), settings.ca_path.trim());
-    let given = |text: &'static str, value: &str| {
-        Problem::new(text, format!("{value}: no authorities are there"), "give a file in PEM format")
+    let authorities = Authorities {
+        file: ("smtpd_tls_CAfile", &settings.ca_file),
+        path: ("smtpd_tls_CApath", &settings.ca_path),
+        append_default: settings.append_default_ca,
     };
+    authorities.load(context)?;
+    let file = settings.ca_file.trim();
     if !file.is_empty() {
-        context.load_verify_locations(Some(Path::new(file)), None).map_err(|_| given("smtpd_tls_CAfile", file))?;
-        let names = X509Name::load_client_ca_file(file).map_err(|_| given("smtpd_tls_CAfile", file))?;
+        let names = X509Name::load_client_ca_file(file).map_err(|_| context::missing("smtpd_tls_CAfile", file))?;
         context.set_client_ca_list(names);
-    }
-    if !path.is_empty() {
-        context.load_verify_locations(None, Some(Path::new(path))).map_err(|_| given("smtpd_tls_CApath", path))?;
-    }
-    if settings.append_default_ca {
-        context.set_default_verify_paths().map_err(|_| given("tls_append_default_CA", "yes"))?;
     }
     // As in Postfix: 0 still allows one authority between the client and the trusted one.
     let limit = settings.ccert_verifydepth.saturating_add(1);
