@@ -1,9 +1,9 @@
 //! Calls for clients: DANE, names, and earlier sessions.
 
-use foreign_types_shared::ForeignTypeRef;
+use foreign_types_shared::{ForeignType, ForeignTypeRef};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslSessionRef};
+use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslSession, SslSessionRef};
 use openssl_sys as sys;
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_ulong};
 use std::ptr;
@@ -25,6 +25,7 @@ unsafe extern "C" {
         octets: usize,
     ) -> c_int;
     fn SSL_add1_host(ssl: *mut sys::SSL, name: *const c_char) -> c_int;
+    fn SSL_SESSION_dup(session: *const sys::SSL_SESSION) -> *mut sys::SSL_SESSION;
     // The type of the options is 64 bits wide since OpenSSL 3.
     fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
 }
@@ -78,9 +79,18 @@ pub fn set_options(ssl: &mut SslRef, options: SslOptions) {
 }
 
 /// Offer an earlier session of the same context to the server.
+///
+/// The connection has a copy of it. The library lets each object be resumed only once with TLS 1.3, but a server need not
+/// send a new ticket then.
 pub fn resume(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
-    // SAFETY: the crate wants a session of the same context. A `Client` has one context and its own cache of sessions.
-    unsafe { ssl.set_session(session) }
+    // SAFETY: the session lives during the call, which returns a new one or null.
+    let copy = unsafe { SSL_SESSION_dup(session.as_ptr()) };
+    if copy.is_null() {
+        return Err(ErrorStack::get());
+    }
+    // SAFETY: nobody else owns the copy. The crate wants a session of the same context: a `Client` has one context and its
+    // own cache of sessions.
+    unsafe { ssl.set_session(&SslSession::from_ptr(copy)) }
 }
 
 fn succeeded(code: c_int) -> Result<(), ErrorStack> {
