@@ -24,10 +24,10 @@ pub fn of(ssl: &SslRef) -> Facts {
         facts.key_exchange = ssl.peer_tmp_key().ok().map(|key| exchange(&key, ssl.is_server()));
     }
     let (own, peer) = (ssl.certificate(), ssl.peer_certificate());
+    facts.resumed = ssl.session_reused();
     if ssl.is_server() {
         add_client(&mut facts, ssl, peer.as_deref());
     } else {
-        facts.resumed = ssl.session_reused();
         facts.server = peer.as_deref().map(|certificate| trust::of(ssl, certificate));
     }
     if has_keys {
@@ -36,7 +36,7 @@ pub fn of(ssl: &SslRef) -> Facts {
         };
         let key = peer.as_deref().and_then(|certificate| certificate.public_key().ok());
         let (own, mut peer) = (signed_by(Signer::Own, own), signed_by(Signer::Peer, peer.as_deref()));
-        if facts.resumed {
+        if facts.resumed && !ssl.is_server() {
             // Nothing was signed this time. As Postfix does, name the signature that belongs to the key.
             peer.0 = key.as_deref().map(usual_signature);
         }

@@ -104,7 +104,7 @@ pub struct Facts {
     pub fingerprints: Option<Fingerprints>,
     /// For a client: the certificate that the server has shown.
     pub server: Option<ServerCertificate>,
-    /// For a client: the handshake went on with an earlier session.
+    /// The handshake went on with an earlier session.
     pub resumed: bool,
     /// The name of the server that the client has asked for.
     pub server_name: Option<ServerName>,
