@@ -6,7 +6,15 @@ from typing import Literal, final
 from postillion._core.tables import Table
 from postillion.config import Config
 
-__all__ = ["TlsClient", "TlsPolicy", "TlsServer", "compile_version", "public_key_algorithms", "run_version"]
+__all__ = [
+    "TlsClient",
+    "TlsPolicy",
+    "TlsServer",
+    "compile_version",
+    "public_key_algorithms",
+    "run_version",
+    "self_signed_chain",
+]
 
 def compile_version() -> str:
     """Return the version of OpenSSL that the program was built with: `OpenSSL 3.0.22`."""
@@ -16,6 +24,12 @@ def public_key_algorithms() -> list[str]:
 
 def run_version() -> str:
     """Return the version of OpenSSL in use, with its date: `OpenSSL 3.0.22 25 Aug 2026`."""
+
+def self_signed_chain(name: str) -> bytes:
+    """Return a new RSA-2048 key and a certificate for the host `name` that nobody else has signed, in PEM format.
+
+    Raises `ValueError` for a name that cannot stand in a certificate.
+    """
 
 @final
 class TlsServer:

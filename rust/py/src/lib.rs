@@ -122,7 +122,7 @@ mod _core {
         #[pymodule_export]
         use crate::tls::client::{TlsClient, TlsPolicy};
         #[pymodule_export]
-        use crate::tls::{TlsServer, compile_version, public_key_algorithms, run_version};
+        use crate::tls::{TlsServer, compile_version, public_key_algorithms, run_version, self_signed_chain};
     }
 
     /// Set the full names of the submodules and their functions, and make them importable: an extension module has no

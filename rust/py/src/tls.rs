@@ -8,10 +8,12 @@ use crate::tables::Table;
 use postillion_core::smtpd::site::SiteTls;
 use postillion_core::tls::Engines;
 use postillion_core::tls::settings::{Level, ServerTls};
+use postillion_tls::self_signed;
 use postillion_tls::server::{Parts, Problem, Refusal, Server};
 use postillion_tls::sni::Chains;
 use postillion_tls::tickets::{Root, SECRET_OCTETS};
 use postillion_tls::version;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,13 @@ pub fn run_version() -> &'static str {
 #[pyfunction]
 pub fn public_key_algorithms() -> Vec<&'static str> {
     version::PUBLIC_KEY_ALGORITHMS.to_vec()
+}
+
+/// Return a new RSA key and a certificate for it that nobody else has signed.
+#[pyfunction]
+pub fn self_signed_chain(py: Python<'_>, name: &str) -> PyResult<Vec<u8>> {
+    py.detach(|| self_signed::self_signed(name))
+        .map_err(|errors| PyValueError::new_err(format!("no certificate for {name:?}: {errors}")))
 }
 
 /// TLS of an SMTP server: its parameters, keys and certificates.

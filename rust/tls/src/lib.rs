@@ -18,6 +18,7 @@
 //! link      the policy of a client beside its connection
 //! guest     facts beside a connection of a server
 //! resume    sessions that a client may resume
+//! self_signed  a certificate for measurements
 //! slot      data of this crate in a connection of the library
 //! version   the versions of OpenSSL
 //! ffi       calls that the `openssl` crate does not have: the only unsafe code
@@ -36,6 +37,7 @@ mod link;
 mod options;
 mod renewal;
 mod resume;
+pub mod self_signed;
 pub mod server;
 mod session;
 mod slot;
