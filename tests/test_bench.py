@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postillion.bench import server
+from postillion.bench import server, tls
 from postillion.bench.options import BadOption, parse
 from support import mta, peers
 from support.ports import free_port
@@ -66,6 +66,60 @@ def test_connections_are_reused_with_ramp_and_pauses() -> None:
     assert "all messages per connection" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "reuse", "handshakes"),
+    [
+        (("--tls", "full", "--sink-tls"), "1", 40),
+        (("--tls", "resumed", "--sink-tls"), "1", 40),
+        (("--tls", "resumed", "--sink-tls", "--rate", "1000"), "1", 40),
+        (("--tls", "full", "--tls-wrapper", "--sink-tls", "wrapper"), "1", 40),
+        (("--tls", "resumed", "--tls-wrapper", "--sink-tls", "wrapper"), "1", 40),
+        (("--tls", "resumed", "--sink-tls", "--pipelining"), "0", 4),
+    ],
+)
+def test_each_connection_has_the_wanted_handshake(
+    tmp_path: Path, words: tuple[str, ...], reuse: str, handshakes: int
+) -> None:
+    report = tmp_path / "run.json"
+    load = ("--messages", "40", "--sessions", "4", "--reuse", reuse, "--json", str(report))
+    done = bench(*both_ends(), *words, *load)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = json.loads(report.read_text())
+    resumed = handshakes if "resumed" in words else 0
+    source, sink = run["source"], run["sink"]
+    assert (source["messages"], sink["messages"], source["broken"]) == (40, 40, 0)
+    assert (source["connections"], source["handshakes"], source["resumed"]) == (handshakes, handshakes, resumed)
+    # The sink has also seen the connection that obtained the first session.
+    first = int("resumed" in words)
+    assert (sink["handshakes"], sink["resumed"]) == (handshakes + first, resumed)
+    assert source["mismatched"] == 0
+    assert source["replies"]["TLS handshake"]["count"] == handshakes
+    assert f"TLS 1.3 with {words[1]} handshakes" in done.stdout
+    assert f"TLS of the source: {handshakes} handshakes, {resumed} resumed" in done.stdout
+
+
+def test_server_that_resumes_no_session_makes_the_run_incorrect(tmp_path: Path) -> None:
+    peers.root()
+    chain = tmp_path / "chain.pem"
+    tls.write_chain(chain, "mx.example.org")
+    parameters = {"smtpd_tls_security_level": "may", "smtpd_tls_chain_files": str(chain)}
+    site = mta.Site(tmp_path / "site", main_cf=parameters | {"tls_ssl_options": "NO_TICKET"})
+    report = tmp_path / "run.json"
+    with mta.running(site):
+        words = ("--messages", "10", "--sessions", "2", "--domain", "example.org", "--json", str(report))
+        done = bench(f"127.0.0.1:{site.port}", "--tls", "resumed", *words)
+    source = json.loads(report.read_text())["source"]
+    assert (source["handshakes"], source["resumed"], source["mismatched"]) == (10, 0, 10)
+    assert done.returncode == 1
+    assert "TLS: a session was not resumed" in done.stdout
+
+
+def test_server_without_tls_is_one_line_and_status_2() -> None:
+    done = bench(*both_ends(), "--tls", "full")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "postillion bench: fatal: TLS: STARTTLS is not offered\n"
+
+
 def test_rate_is_kept_and_sizes_alternate(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     words = ("--rate", "200", "--messages", "100", "--octets", "1000,5000", "--reuse", "0", "--json", str(report))
@@ -118,6 +172,8 @@ def test_missing_server_is_one_line_and_status_2() -> None:
         (["127.0.0.1:25", "--rate", "0"], "messages a second"),
         (["127.0.0.1:25", "--rate", "nan"], "messages a second"),
         (["127.0.0.1:25", "--rate", "5", "--think", "1"], "clients do not pause"),
+        (["127.0.0.1:25", "--tls-wrapper"], "needs --tls"),
+        (["127.0.0.1:25", "--sink-tls"], "needs --sink"),
         (["127.0.0.1:25", "--octets", "0"], "give 1 to"),
         (["127.0.0.1:25", "--octets", "4096,"], "sizes with commas"),
     ],

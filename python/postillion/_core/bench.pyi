@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TypedDict, final, type_check_only
 
+from postillion._core.tls import TlsClient, TlsPolicy, TlsServer
+
 __all__ = ["BenchSink", "BenchSource"]
 
 @type_check_only
@@ -23,6 +25,7 @@ class _Counts(TypedDict):
 
     `message`: time until the 250 to the final dot. With a rate it begins by the clock, also while no session is free.
     `delivery`: time from the first octet sent until the sink accepts the message; both ends must have the same clock.
+    `handshakes` of TLS, those `resumed`, and those `mismatched`: of another kind than the source's policy wants.
     """
 
     connections: int
@@ -34,6 +37,9 @@ class _Counts(TypedDict):
     refusals: int
     unanswered: int
     duplicates: int
+    handshakes: int
+    resumed: int
+    mismatched: int
     replies: dict[str, _Times]
     message: _Times
     delivery: _Times
@@ -45,8 +51,10 @@ class BenchSource:
 
     `messages` None: until `stop`. `reuse`: messages of a connection, 0 for no limit. `octets` of the messages and
     `domains` of the recipients are used in turn. `rate`: messages per second that begin by the clock, at most
-    `sessions` at a time. Over `ramp_s` the clients begin one by one, or the rate grows. Raises `ValueError` for an
-    impossible load, `OSError` when the server cannot be reached.
+    `sessions` at a time. Over `ramp_s` the clients begin one by one, or the rate grows. `tls`: the policy of all
+    connections; with a `session_key`, each one resumes the TLS session of an earlier one, and the first one of the run
+    sends no mail. `wrapper`: TLS begins with the connection, not by STARTTLS. Raises `ValueError` for an impossible
+    load, `OSError` when the server cannot be reached, or never completes a handshake.
     """
 
     def __new__(
@@ -65,6 +73,8 @@ class BenchSource:
         ramp_s: float = 0.0,
         rate: float | None = None,
         pipelining: bool = False,
+        tls: tuple[TlsClient, TlsPolicy] | None = None,
+        wrapper: bool = False,
         helo: str = "source.example",
     ) -> BenchSource: ...
     def run(self, time_s: float) -> bool:
@@ -81,11 +91,20 @@ class BenchSink:
     """The other end of a load: it accepts all mail except for its faults, and notices second copies of messages.
 
     A fault is `domain=action[@rcpt|@dot][*share]`: the action is a code of 400 to 599, a time (`2s`, `150ms`) or
-    `disconnect`. Raises `ValueError` for other faults, `OSError` when it cannot listen.
+    `disconnect`. With `tls` it offers STARTTLS, or begins with TLS in wrapper mode.
+
+    Raises `ValueError` for other faults, `OSError` when it cannot listen.
     """
 
     def __new__(
-        cls, address: str, port: int, *, name: str = "sink.example", faults: Sequence[str] = ..., seed: int = 1
+        cls,
+        address: str,
+        port: int,
+        *,
+        name: str = "sink.example",
+        faults: Sequence[str] = ...,
+        seed: int = 1,
+        tls: TlsServer | None = None,
     ) -> BenchSink: ...
     @property
     def port(self) -> int:

@@ -7,12 +7,15 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
+from postillion.bench.tls import HANDSHAKES, Handshakes
+
 SESSIONS_MAX: Final = 10_000
 OCTETS_MAX: Final = 1 << 30
 RECIPIENTS_MAX: Final = 100_000
 DOMAINS_MAX: Final = 1_000_000
 SIZES_MAX: Final = 1000
 RATE_MAX: Final = 1e6
+SINK_TLS: Final = ("starttls", "wrapper")
 
 
 class BadOption(Exception):
@@ -39,6 +42,9 @@ class Options:
     reuse: int
     think: float
     pipelining: bool
+    tls: Handshakes | None
+    tls_wrapper: bool
+    sink_tls: str | None
     faults: list[str]
     drain: float
     server_pid: int | None
@@ -74,6 +80,10 @@ def parse(argv: list[str]) -> Options:
         raise BadOption(f"--messages {known.messages}: give at least 1")
     if known.fault and sink is None:
         raise BadOption("--fault needs --sink: the sink produces the faults")
+    if known.tls_wrapper and known.tls is None:
+        raise BadOption("--tls-wrapper needs --tls: give full or resumed handshakes")
+    if known.sink_tls and sink is None:
+        raise BadOption("--sink-tls needs --sink")
     duration = known.duration
     if duration is None and known.messages is None:
         duration = 10.0
@@ -94,6 +104,9 @@ def parse(argv: list[str]) -> Options:
         reuse=known.reuse,
         think=known.think,
         pipelining=known.pipelining,
+        tls=known.tls,
+        tls_wrapper=known.tls_wrapper,
+        sink_tls=known.sink_tls,
         faults=known.fault or [],
         drain=known.drain,
         server_pid=known.server_pid,
@@ -148,6 +161,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--think", type=float, default=0.0, metavar="S", help="pause of a client between messages (0)")
     add("--pipelining", action="store_true", help="send MAIL, RCPT and DATA in one write, if the server offers it")
+    add(
+        "--tls",
+        choices=HANDSHAKES,
+        help="begin TLS 1.3 on each connection (STARTTLS) by a full handshake, or resume an earlier TLS session",
+    )
+    add("--tls-wrapper", action="store_true", help="begin TLS with the connection, without STARTTLS")
+    add(
+        "--sink-tls",
+        nargs="?",
+        const="starttls",
+        choices=SINK_TLS,
+        help="offer TLS 1.3 at the sink by STARTTLS, or begin with it, with a certificate made for the run",
+    )
     add(
         "--fault",
         action="append",

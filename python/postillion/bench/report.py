@@ -25,12 +25,13 @@ PERCENTILES = ("p50", "p90", "p99", "p999", "longest")
 def table(result: Result, console: Console) -> None:
     """Print the results."""
     options, source, sink = result.options, result.source, result.sink
+    secure = "" if options.tls is None else f", TLS 1.3 with {options.tls} handshakes"
     kind = "a new connection each" if options.reuse == 1 else f"{options.reuse or 'all'} messages per connection"
     pace = "" if options.rate is None else f", {options.rate:g} messages per second by the clock"
     console.print(
         f"{options.address}:{options.port}, {options.sessions} sessions{pace}, "
         f"{', '.join(map(str, options.octets))} octets, "
-        f"{options.recipients} recipients, {kind}; postillion {postillion.__version__}, {os.cpu_count()} CPUs, "
+        f"{options.recipients} recipients, {kind}{secure}; postillion {postillion.__version__}, {os.cpu_count()} CPUs, "
         f"{platform.platform()}"
     )
     rates = Table(show_header=True, header_style="bold")
@@ -60,11 +61,16 @@ def table(result: Result, console: Console) -> None:
     if sink is not None and sink["delivery"]["count"]:
         times.add_row("delivery", *_row(sink["delivery"]))
     console.print(times)
+    for name, end in (("source", source), ("sink", sink)):
+        if end is not None and end["handshakes"]:
+            console.print(f"TLS of the {name}: {end['handshakes']} handshakes, {end['resumed']} resumed")
     if result.cpu_ms is not None:
         console.print(f"server's CPU: {result.cpu_ms:.3f} ms per message")
     if result.durability is not None:
         console.print(f"durability: {result.durability}")
-    trouble = {name: source[name] for name in ("refused", "refusals", "unanswered", "broken") if source[name]}
+    trouble = {
+        name: source[name] for name in ("refused", "refusals", "unanswered", "broken", "mismatched") if source[name]
+    }
     if trouble:
         console.print(", ".join(f"{name}: {count}" for name, count in trouble.items()))
     for complaint in source["complaints"]:

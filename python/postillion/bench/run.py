@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from postillion._core.bench import BenchSink, BenchSource
-from postillion.bench import server
+from postillion.bench import server, tls
 from postillion.bench.options import Options
 
 if TYPE_CHECKING:
@@ -55,8 +55,13 @@ class Result:
 
     @property
     def correct(self) -> bool:
-        """Whether every accepted message was delivered once; without a sink, whether every message was accepted."""
+        """Whether every accepted message was delivered once; without a sink, whether every message was accepted.
+
+        With TLS, every handshake of the source was of the wanted kind as well.
+        """
         source = self.source
+        if source["mismatched"]:
+            return False
         if self.sink is not None and not self.options.faults:
             complete = source["messages"] <= self.sink["messages"] <= source["messages"] + source["unanswered"]
             return complete and self.sink["duplicates"] == 0 and source["refused"] == 0
@@ -105,6 +110,8 @@ def source(options: Options, *, messages: int | None) -> BenchSource:
         ramp_s=options.ramp,
         rate=options.rate,
         pipelining=options.pipelining,
+        tls=None if options.tls is None else tls.client(options.tls),
+        wrapper=options.tls_wrapper,
     )
 
 
@@ -113,7 +120,10 @@ def run(options: Options, progress: Callable[[Point], None]) -> Result:
 
     Raises `OSError` without a server or a port for the sink, `ValueError` for an unknown fault.
     """
-    sink = None if options.sink is None else BenchSink(*options.sink, faults=options.faults)
+    sink = None
+    if options.sink is not None:
+        secure = None if options.sink_tls is None else tls.server(wrapper=options.sink_tls == "wrapper")
+        sink = BenchSink(*options.sink, faults=options.faults, tls=secure)
     drain = None if sink is None else Worker(sink.run)
     try:
         result = _measure(options, sink, drain, progress)

@@ -1,11 +1,14 @@
 //! `BenchSource` and `BenchSink`: see `postillion_core::bench`.
 
+use crate::tls::TlsServer;
+use crate::tls::client::{TlsClient, TlsPolicy};
 use postillion_core::bench::drain::Drain;
 use postillion_core::bench::fault::{Fault, NotFault};
 use postillion_core::bench::histogram::Histogram;
 use postillion_core::bench::load::Load;
 use postillion_core::bench::plan::Plan;
 use postillion_core::bench::tally::{Stage, Tally};
+use postillion_core::bench::tls::{SinkTls, SourceTls};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -26,7 +29,7 @@ impl BenchSource {
     #[new]
     #[pyo3(signature = (address, port, *, sessions=20, messages=None, octets=vec![4096], recipients=1,
                         domains=vec!["sink.example".into()], sender="bench@source.example", reuse=1, think_s=0.0,
-                        ramp_s=0.0, rate=None, pipelining=false, helo="source.example"))]
+                        ramp_s=0.0, rate=None, pipelining=false, tls=None, wrapper=false, helo="source.example"))]
     #[expect(clippy::too_many_arguments, reason = "one an option of the command, nearly all by keyword")]
     fn new(
         address: &str,
@@ -42,6 +45,8 @@ impl BenchSource {
         ramp_s: f64,
         rate: Option<f64>,
         pipelining: bool,
+        tls: Option<(Bound<'_, TlsClient>, Bound<'_, TlsPolicy>)>,
+        wrapper: bool,
         helo: &str,
     ) -> PyResult<Self> {
         if sessions == 0 || recipients == 0 || domains.is_empty() || octets.is_empty() {
@@ -68,6 +73,7 @@ impl BenchSource {
             ramp: seconds(ramp_s)?,
             rate,
             pipelining,
+            tls: tls.map(|(client, policy)| source_tls(client.get(), policy.get(), wrapper)).transpose()?,
             helo: helo.into(),
             ..Plan::default()
         });
@@ -102,14 +108,22 @@ pub struct BenchSink {
 #[pymethods]
 impl BenchSink {
     #[new]
-    #[pyo3(signature = (address, port, *, name="sink.example", faults=vec![], seed=1))]
-    fn new(address: &str, port: u16, name: &str, faults: Vec<String>, seed: u64) -> PyResult<Self> {
+    #[pyo3(signature = (address, port, *, name="sink.example", faults=vec![], seed=1, tls=None))]
+    fn new(
+        address: &str,
+        port: u16,
+        name: &str,
+        faults: Vec<String>,
+        seed: u64,
+        tls: Option<Bound<'_, TlsServer>>,
+    ) -> PyResult<Self> {
         let faults: Result<Vec<Fault>, NotFault> = faults.iter().map(|fault| fault.parse()).collect();
         let faults = faults.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let tls = tls.map(|server| sink_tls(server.get())).transpose()?;
         let listener = TcpListener::bind(SocketAddr::new(ip_address(address)?, port))?;
         let port = listener.local_addr()?.port();
         let tally = Arc::new(Tally::default());
-        let drain = Mutex::new(Drain::new(name, faults, seed, Arc::clone(&tally), &[listener])?);
+        let drain = Mutex::new(Drain::new(name, faults, seed, Arc::clone(&tally), tls, &[listener])?);
         Ok(Self { tally, port, drain })
     }
 
@@ -128,6 +142,16 @@ impl BenchSink {
     }
 }
 
+fn source_tls(client: &TlsClient, policy: &TlsPolicy, wrapper: bool) -> PyResult<SourceTls> {
+    let engines = client.engines().ok_or_else(|| PyValueError::new_err("the TLS client has a problem"))?;
+    Ok(SourceTls { engines, policy: policy.policy(), wrapper })
+}
+
+fn sink_tls(server: &TlsServer) -> PyResult<SinkTls> {
+    let tls = server.parts().1.ok_or_else(|| PyValueError::new_err("the TLS server is off, or has a problem"))?;
+    Ok(SinkTls { engines: tls.engines, wrapper: tls.wrapper })
+}
+
 fn counts<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
     let counts = tally.counts().clone();
     let all = PyDict::new(py);
@@ -141,6 +165,9 @@ fn counts<'py>(py: Python<'py>, tally: &Tally) -> PyResult<Bound<'py, PyDict>> {
         ("refusals", counts.refusals),
         ("unanswered", counts.unanswered),
         ("duplicates", counts.duplicates),
+        ("handshakes", counts.handshakes),
+        ("resumed", counts.resumed),
+        ("mismatched", counts.mismatched),
     ] {
         all.set_item(name, count)?;
     }

@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use super::sink::{Shared, Sink};
 use super::tally::Tally;
+use super::tls::SinkTls;
 use crate::net::reactor::{Happening, Key, Reactor};
 use crate::smtp::server::Next;
 use std::cmp::Reverse;
@@ -40,9 +41,10 @@ impl Drain {
         faults: Vec<Fault>,
         seed: u64,
         tally: Arc<Tally>,
+        tls: Option<SinkTls>,
         listeners: &[TcpListener],
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(name, faults, seed, Arc::clone(&tally)));
+        let shared = Arc::new(Shared::new(name, faults, seed, Arc::clone(&tally), tls));
         let mut reactor = Reactor::new()?;
         for listener in listeners {
             // std's backlog is 128: of more clients at once the rest would be dropped, and return a second later.
@@ -93,13 +95,15 @@ impl Drain {
 
     fn handle(&mut self, key: Key, next: Next) {
         self.reactor.flush(key);
-        if next == Next::Sleep
+        if next == Next::StartTls {
+            self.reactor.secure(key);
+        } else if next == Next::Sleep
             && let Some(sink) = self.reactor.dialogue(key)
         {
             let at = Instant::now() + sink.pause();
             self.due.push(Reverse((at, Due::GoOn(key))));
         } else if next == Next::Close {
-            self.reactor.close(key);
+            self.reactor.finish(key);
         }
     }
 
@@ -107,8 +111,10 @@ impl Drain {
         match what {
             Happening::Accepted(key, peer) => {
                 let peer = peer.map_or_else(|| "local".into(), |peer| peer.to_string());
-                self.reactor.attach(key, Sink::new(Arc::clone(&self.shared), &peer));
-                self.reactor.flush(key);
+                let mut sink = Sink::new(Arc::clone(&self.shared), &peer);
+                let next = sink.open();
+                self.reactor.attach(key, sink);
+                self.handle(key, next);
             }
             Happening::AcceptFailed(error) => {
                 self.tally.counts().complain(&format!("accept: {error}"));
@@ -131,7 +137,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
         let tally = Arc::new(Tally::default());
-        let mut drain = Drain::new("sink.example", Vec::new(), 1, Arc::clone(&tally), &[listener]).unwrap();
+        let mut drain = Drain::new("sink.example", Vec::new(), 1, Arc::clone(&tally), None, &[listener]).unwrap();
         // No client is accepted yet: without room in the backlog a connection would take at least a second.
         let began = Instant::now();
         let clients: Vec<_> =

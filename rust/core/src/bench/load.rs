@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::source::Source;
 use super::tally::Tally;
+use super::tls::SourceTls;
 use crate::net::outbound::{self, Outbound, Problem};
 use crate::net::reactor::{Happening, Key, Reactor};
 use crate::smtp::server::Next;
@@ -20,6 +21,8 @@ const REFUSALS_MAX: u32 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
+    /// The first client, which sends no mail, opens a connection.
+    OpenFirst,
     /// A client opens a connection.
     Open,
     /// The pause of a client ends.
@@ -36,8 +39,10 @@ pub struct Load {
     /// Clients without a connection that are free for the next message of a rate.
     unconnected: usize,
     idle: VecDeque<Key>,
-    /// Connections under way: the first message of each, and their start.
-    opening: HashMap<Key, (u64, Instant)>,
+    /// Connections under way: the first message of each, if it has one, and their start.
+    opening: HashMap<Key, (Option<u64>, Instant)>,
+    /// The first client obtains the TLS session that the others resume. They wait for it.
+    is_preparing: bool,
     refusals: u32,
     happened: Vec<Happening<Next>>,
 }
@@ -45,24 +50,36 @@ pub struct Load {
 impl Load {
     /// Return a source that sends to `peer` by this plan. Its clients begin with the first `run`.
     pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, peer: SocketAddr) -> io::Result<Self> {
-        let now = Instant::now();
-        let clients = plan.sessions.max(1) as u32;
-        let mut due = BinaryHeap::new();
-        if plan.rate.is_none() {
-            due.extend((0..clients).map(|client| Reverse((now + plan.ramp * client / clients, Due::Open))));
-        }
-        Ok(Self {
+        let is_preparing = plan.tls.as_ref().is_some_and(SourceTls::resumes);
+        let mut load = Self {
             plan,
             tally,
             peer,
             reactor: Reactor::new()?,
-            due,
-            unconnected: clients as usize,
+            due: BinaryHeap::new(),
+            unconnected: 0,
             idle: VecDeque::new(),
             opening: HashMap::new(),
+            is_preparing,
             refusals: 0,
             happened: Vec::new(),
-        })
+        };
+        if is_preparing {
+            load.due.push(Reverse((Instant::now(), Due::OpenFirst)));
+        } else {
+            load.begin_clients();
+        }
+        Ok(load)
+    }
+
+    fn begin_clients(&mut self) {
+        let (now, clients) = (Instant::now(), self.plan.sessions.max(1) as u32);
+        if self.plan.rate.is_none() {
+            let ramp = self.plan.ramp;
+            self.due.extend((0..clients).map(|client| Reverse((now + ramp * client / clients, Due::Open))));
+        } else {
+            self.unconnected = clients as usize;
+        }
     }
 
     /// Work for at most `time`. Return true when all is sent and answered. An error: the server cannot be reached.
@@ -70,7 +87,7 @@ impl Load {
         let end = Instant::now() + time;
         loop {
             self.start_what_is_due()?;
-            let clock = self.plan.next_due();
+            let clock = self.next_due();
             if self.reactor.is_empty() && self.due.is_empty() && clock.is_none() && !self.reactor.has_pending() {
                 return Ok(true);
             }
@@ -98,11 +115,17 @@ impl Load {
             }
             self.due.pop();
             match due {
+                Due::OpenFirst => self.connect(None)?,
                 Due::Open => self.open()?,
                 Due::GoOn(key) => self.go_on(key),
             }
         }
         self.start_by_the_clock()
+    }
+
+    /// Return when the next message begins by the clock, which starts with the clients.
+    fn next_due(&self) -> Option<Instant> {
+        if self.is_preparing { None } else { self.plan.next_due() }
     }
 
     fn has_free_client(&self) -> bool {
@@ -111,7 +134,7 @@ impl Load {
 
     /// Begin the messages that are due, as far as clients are free; the others wait.
     fn start_by_the_clock(&mut self) -> io::Result<()> {
-        while let Some(at) = self.plan.next_due() {
+        while let Some(at) = self.next_due() {
             if at > Instant::now() {
                 return Ok(());
             }
@@ -148,9 +171,14 @@ impl Load {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let Some(number) = self.plan.take() else {
-            return Ok(());
-        };
+        match self.plan.take() {
+            Some(number) => self.connect(Some(number)),
+            None => Ok(()),
+        }
+    }
+
+    /// Open a connection for a message; without one, for a TLS session.
+    fn connect(&mut self, number: Option<u64>) -> io::Result<()> {
         let since = Instant::now();
         match outbound::tcp(self.peer, None) {
             Ok(Outbound { socket, connecting }) => {
@@ -161,31 +189,61 @@ impl Load {
                     self.begin(key, number, since);
                 }
             }
-            Err(Problem::Source(error) | Problem::Server(error)) => self.not_opened(error)?,
+            Err(Problem::Source(error) | Problem::Server(error)) => self.not_opened(number, error)?,
         }
         Ok(())
     }
 
-    fn begin(&mut self, key: Key, number: u64, since: Instant) {
+    fn begin(&mut self, key: Key, number: Option<u64>, since: Instant) {
         self.refusals = 0;
-        self.tally.counts().connections += 1;
-        let client = Source::new(Arc::clone(&self.plan), Arc::clone(&self.tally), number, since);
+        self.tally.counts().connections += u64::from(number.is_some());
+        let mut client = Source::new(Arc::clone(&self.plan), Arc::clone(&self.tally), number, since);
+        let next = client.open();
         self.reactor.attach(key, client);
+        if next != Next::Idle {
+            self.handle(key, next);
+        }
     }
 
-    fn not_opened(&mut self, error: io::Error) -> io::Result<()> {
+    fn not_opened(&mut self, number: Option<u64>, error: io::Error) -> io::Result<()> {
         self.refusals += 1;
         {
             let mut counts = self.tally.counts();
             counts.broken += 1;
-            counts.unanswered += 1;
+            counts.unanswered += u64::from(number.is_some());
             counts.complain(&format!("connect: {error}"));
         }
         if self.refusals >= REFUSALS_MAX {
             return Err(error);
         }
-        self.disconnected(RETRY_AFTER);
+        if self.is_preparing {
+            self.due.push(Reverse((Instant::now() + RETRY_AFTER, Due::OpenFirst)));
+        } else {
+            self.disconnected(RETRY_AFTER);
+        }
         Ok(())
+    }
+
+    fn handle(&mut self, key: Key, next: Next) {
+        self.reactor.flush(key);
+        if next == Next::StartTls {
+            self.reactor.secure(key);
+        } else if next == Next::Sleep && self.plan.rate.is_some() {
+            self.idle.push_back(key);
+        } else if next == Next::Sleep {
+            self.due.push(Reverse((Instant::now() + self.plan.think, Due::GoOn(key))));
+        } else if next == Next::Close {
+            self.reactor.abort(key);
+        }
+    }
+
+    /// Return an error if the server can speak no TLS.
+    fn check_handshakes(&self) -> io::Result<()> {
+        let counts = self.tally.counts();
+        if self.plan.tls.is_none() || counts.handshakes > 0 || counts.broken < u64::from(REFUSALS_MAX) {
+            return Ok(());
+        }
+        Err(io::Error::other(counts.complaints.first().map_or("TLS: no handshake", String::as_str).to_owned()))
     }
 
     fn happened(&mut self, what: Happening<Next>) -> io::Result<()> {
@@ -194,23 +252,19 @@ impl Load {
                 if let Some((number, since)) = self.opening.remove(&key) {
                     match made {
                         Ok(()) => self.begin(key, number, since),
-                        Err(error) => self.not_opened(error)?,
+                        Err(error) => self.not_opened(number, error)?,
                     }
                 }
             }
-            Happening::Next(key, next) => {
-                self.reactor.flush(key);
-                if next == Next::Sleep && self.plan.rate.is_some() {
-                    self.idle.push_back(key);
-                } else if next == Next::Sleep {
-                    self.due.push(Reverse((Instant::now() + self.plan.think, Due::GoOn(key))));
-                } else if next == Next::Close {
-                    self.reactor.abort(key);
-                }
-            }
+            Happening::Next(key, next) => self.handle(key, next),
             Happening::Ended(key) => self.reactor.abort(key),
+            Happening::Lost(_) if self.is_preparing => {
+                self.is_preparing = false;
+                self.begin_clients();
+            }
             // A client has left its connection: it opens the next one.
             Happening::Lost(key) => {
+                self.check_handshakes()?;
                 self.idle.retain(|idle| *idle != key);
                 self.disconnected(self.plan.think);
             }
@@ -226,6 +280,8 @@ mod tests {
     use super::super::fault::Fault;
     use super::super::tally::Stage;
     use super::*;
+    use crate::tls::Policy;
+    use crate::tls::testing::Plains;
     use std::net::TcpListener;
 
     /// Both ends of a run in one thread.
@@ -234,7 +290,7 @@ mod tests {
         let taken = Arc::new(Tally::default());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
-        let mut drain = Drain::new("sink.example", faults, 1, Arc::clone(&taken), &[listener]).unwrap();
+        let mut drain = Drain::new("sink.example", faults, 1, Arc::clone(&taken), None, &[listener]).unwrap();
         let sent = Arc::new(Tally::default());
         let mut load = Load::new(Arc::new(plan), Arc::clone(&sent), peer).unwrap();
         let mut polls = 0;
@@ -295,6 +351,27 @@ mod tests {
         let sent = sent.counts();
         assert!(sent.message.longest_us() >= 190_000, "{}", sent.message.longest_us());
         assert!(sent.replies[Stage::Dot as usize].quantile_us(0.5) < 100_000);
+    }
+
+    #[test]
+    fn a_server_without_tls_is_an_error_after_some_attempts() {
+        for session_key in ["", "bench"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let peer = listener.local_addr().unwrap();
+            let taken = Arc::new(Tally::default());
+            let mut drain = Drain::new("sink.example", Vec::new(), 1, taken, None, &[listener]).unwrap();
+            let policy = Arc::new(Policy { session_key: session_key.into(), ..Policy::default() });
+            let tls = Some(SourceTls { engines: Arc::new(Plains), policy, wrapper: false });
+            let mut load = Load::new(Arc::new(Plan { tls, ..Plan::default() }), Arc::default(), peer).unwrap();
+            let error = loop {
+                match load.run(Duration::from_millis(1)) {
+                    Ok(over) => assert!(!over),
+                    Err(error) => break error,
+                }
+                drain.run(Duration::from_millis(1)).unwrap();
+            };
+            assert_eq!(error.to_string(), "TLS: STARTTLS is not offered");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! sink        one dialogue of the sink, on the server's own core
 //! drain       all connections of a sink
 //! tally       counts, and times of replies
+//! tls         which handshakes a run has
 //! histogram   times in buckets: percentiles of any number of them
 //! ```
 //!
@@ -21,3 +22,4 @@ pub mod plan;
 pub mod sink;
 pub mod source;
 pub mod tally;
+pub mod tls;

@@ -1,5 +1,6 @@
 //! The plan of a source: its messages.
 
+use super::tls::SourceTls;
 use crate::clock::wall_now_us;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// MAIL, RCPT and DATA in one write (RFC 2920), if the server announces it.
     pub pipelining: bool,
+    /// TLS of all connections.
+    pub tls: Option<SourceTls>,
     /// Name in EHLO.
     pub helo: Box<str>,
     /// The number that identifies this run's messages.
@@ -69,6 +72,7 @@ impl Default for Plan {
             ramp: Duration::ZERO,
             rate: None,
             pipelining: false,
+            tls: None,
             helo: "source.example".into(),
             run: wall_now_us(),
             progress: Progress::default(),

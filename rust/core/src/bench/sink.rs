@@ -3,11 +3,14 @@
 use super::fault::{Action, Dice, Fault, When};
 use super::plan::read_header;
 use super::tally::Tally;
+use super::tls::{SinkTls, complaint};
 use crate::clock::wall_now_us;
 use crate::mail::reply::Reply;
 use crate::net::Dialogue;
 use crate::smtp::server::config::ServerConfig;
 use crate::smtp::server::{Event, Next, Server};
+use crate::tls::settings::Level;
+use crate::tls::{Channel, Facts, Failure};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,11 +30,12 @@ pub struct Shared {
     /// Accepted messages by run, one bit each.
     seen: Mutex<HashMap<u64, Vec<u64>>>,
     tally: Arc<Tally>,
+    tls: Option<SinkTls>,
 }
 
 impl Shared {
-    /// Return a sink with this name. The first fault that fits a recipient counts.
-    pub fn new(name: &str, faults: Vec<Fault>, seed: u64, tally: Arc<Tally>) -> Self {
+    /// Return a sink with this name. The first fault that fits a recipient counts. With TLS it offers STARTTLS.
+    pub fn new(name: &str, faults: Vec<Fault>, seed: u64, tally: Arc<Tally>, tls: Option<SinkTls>) -> Self {
         let mut config = ServerConfig {
             myhostname: name.into(),
             banner: format!("{name} ESMTP sink"),
@@ -41,11 +45,12 @@ impl Shared {
             junk_command_limit: u32::MAX,
             error_sleep_s: 0.0,
             forbid_unauth_pipelining: false,
+            tls: if tls.is_some() { Level::May } else { Level::Off },
             ..ServerConfig::default()
         };
         config.dialect.smtputf8 = true;
         let config = Arc::new(config);
-        Self { config, faults, dice: Mutex::new(Dice::new(seed)), seen: Mutex::default(), tally }
+        Self { config, faults, dice: Mutex::new(Dice::new(seed)), seen: Mutex::default(), tally, tls }
     }
 
     fn fault(&self, recipient: &str, when: When) -> Option<Action> {
@@ -92,15 +97,51 @@ pub struct Sink {
     head: Vec<u8>,
     waiting: Option<Waiting>,
     pause: Duration,
+    /// For the owner of the socket.
+    channel: Option<Channel>,
 }
 
 impl Sink {
-    /// Return a dialogue with `peer`; its output has the greeting.
+    /// Return a dialogue with `peer`.
     pub fn new(shared: Arc<Shared>, peer: &str) -> Self {
-        let mut server = Server::new(Arc::clone(&shared.config), peer, true, 0.0);
-        server.greet(0.0);
+        let server = Server::new(Arc::clone(&shared.config), peer, true, 0.0);
         shared.tally.counts().connections += 1;
-        Self { shared, server, head: Vec::new(), waiting: None, pause: Duration::ZERO }
+        Self { shared, server, head: Vec::new(), waiting: None, pause: Duration::ZERO, channel: None }
+    }
+
+    /// Greet the client. In wrapper mode that is after the handshake.
+    pub fn open(&mut self) -> Next {
+        let Some(tls) = self.wrapper() else {
+            self.server.greet(0.0);
+            return Next::Idle;
+        };
+        match tls.begin() {
+            Ok(channel) => {
+                self.channel = Some(channel);
+                self.server.wrap(0.0);
+                Next::StartTls
+            }
+            Err(failure) => self.insecure(&failure, 0.0),
+        }
+    }
+
+    fn wrapper(&self) -> Option<&SinkTls> {
+        self.shared.tls.as_ref().filter(|tls| tls.wrapper)
+    }
+
+    /// STARTTLS: have a channel for the owner of the socket. Without one the client stays in the clear.
+    fn start_tls(&mut self) {
+        match self.shared.tls.as_ref().map(SinkTls::begin) {
+            Some(Ok(channel)) => {
+                self.channel = Some(channel);
+                self.server.start_tls(0.0);
+            }
+            Some(Err(failure)) => {
+                self.shared.tally.counts().complain(&complaint(&failure));
+                self.server.refuse_tls(&failure.problems, 0.0);
+            }
+            None => self.server.refuse_tls(&[], 0.0),
+        }
     }
 
     /// Return the delay of the reply.
@@ -131,9 +172,10 @@ impl Sink {
             let next = match event {
                 Event::Idle if self.server.ended().is_some() => return Next::Close,
                 Event::Idle => return Next::Idle,
-                Event::Log(..) | Event::Switch => Next::Idle,
+                Event::Switch => return Next::StartTls,
+                Event::Log(..) => Next::Idle,
                 Event::StartTls => {
-                    self.server.refuse_tls(&[], 0.0);
+                    self.start_tls();
                     Next::Idle
                 }
                 Event::Ask(Next::Rcpt) => {
@@ -219,20 +261,49 @@ impl Dialogue for Sink {
     fn take_output(&mut self) -> Option<Vec<u8>> {
         self.server.take_output()
     }
+
+    fn take_channel(&mut self) -> Option<Channel> {
+        self.channel.take()
+    }
+
+    fn secured(&mut self, facts: Box<Facts>, _now: f64) -> Next {
+        {
+            let mut counts = self.shared.tally.counts();
+            counts.handshakes += 1;
+            counts.resumed += u64::from(facts.resumed);
+        }
+        self.server.secured(None, 0.0);
+        if self.wrapper().is_some() {
+            self.server.greet(0.0);
+        }
+        self.work()
+    }
+
+    fn insecure(&mut self, failure: &Failure, _now: f64) -> Next {
+        self.shared.tally.counts().complain(&complaint(failure));
+        self.server.insecure(&failure.problems, 0.0);
+        self.work()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::plan::Plan;
     use super::*;
+    use crate::tls::testing::Plains;
 
     fn sink(faults: &[&str]) -> (Sink, Arc<Tally>) {
-        let tally = Arc::new(Tally::default());
-        let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
-        let shared = Arc::new(Shared::new("sink.example", faults, 1, Arc::clone(&tally)));
-        let mut sink = Sink::new(shared, "test[127.0.0.1]");
+        let (mut sink, tally) = sink_with(faults, None);
+        assert_eq!(sink.open(), Next::Idle);
         assert_eq!(sink.take_output().unwrap(), b"220 sink.example ESMTP sink\r\n");
         (sink, tally)
+    }
+
+    fn sink_with(faults: &[&str], tls: Option<SinkTls>) -> (Sink, Arc<Tally>) {
+        let tally = Arc::new(Tally::default());
+        let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+        let shared = Arc::new(Shared::new("sink.example", faults, 1, Arc::clone(&tally), tls));
+        (Sink::new(shared, "test[127.0.0.1]"), tally)
     }
 
     fn say(sink: &mut Sink, words: &[u8]) -> (Next, String) {
@@ -265,6 +336,29 @@ mod tests {
         let counts = tally.counts();
         assert_eq!((counts.messages, counts.recipients, counts.duplicates), (3, 3, 1));
         assert_eq!((counts.delivery.count(), counts.octets / 3), (3, 100_000));
+    }
+
+    #[test]
+    fn tls_begins_behind_starttls_or_with_the_connection() {
+        for wrapper in [false, true] {
+            let (mut sink, tally) = sink_with(&[], Some(SinkTls { engines: Arc::new(Plains), wrapper }));
+            let first = sink.open();
+            if !wrapper {
+                assert_eq!((first, codes(&mut sink)), (Next::Idle, "220".into()));
+                assert_eq!(say(&mut sink, b"EHLO x\r\n"), (Next::Idle, "250".into()));
+            }
+            let (next, replies) = if wrapper { (first, codes(&mut sink)) } else { say(&mut sink, b"STARTTLS\r\n") };
+            assert_eq!((next, &replies[..]), (Next::StartTls, if wrapper { "" } else { "220" }));
+            assert!(sink.take_channel().is_some());
+            let facts = Facts { resumed: true, ..Facts::default() };
+            assert_eq!(sink.secured(Box::new(facts), 0.0), Next::Idle);
+            assert_eq!(codes(&mut sink), if wrapper { "220" } else { "" });
+            assert_eq!(say(&mut sink, b"EHLO x\r\nQUIT\r\n"), (Next::Close, "250 221".into()));
+            let counts = tally.counts();
+            assert_eq!((counts.handshakes, counts.resumed), (1, 1));
+        }
+        let (mut sink, _) = sink(&[]);
+        assert_eq!(say(&mut sink, b"EHLO x\r\nSTARTTLS\r\n"), (Next::Idle, "250 502".into()));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! One client of a source: messages one after the other, and the time of every reply.
 
+mod secure;
+
 use super::plan::Plan;
 use super::tally::{Stage, Tally};
 use crate::net::Dialogue;
 use crate::smtp::client::response::{Response, ResponseReader};
 use crate::smtp::server::Next;
+use crate::tls::{Channel, Facts, Failure};
+use secure::Secure;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,23 +31,26 @@ pub struct Source {
     sent: u32,
     pipelines: bool,
     quits: bool,
+    secure: Secure,
 }
 
 impl Source {
-    /// Return a client whose first message is `number`; `since`: the start of its connection.
-    pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, number: u64, since: Instant) -> Self {
+    /// Return a client whose first message is `number`; `since`: the start of its connection. Without a number it sends
+    /// no mail: it leaves its TLS session to the others, and only its errors count.
+    pub fn new(plan: Arc<Plan>, tally: Arc<Tally>, number: Option<u64>, since: Instant) -> Self {
         Self {
             tally,
             reader: ResponseReader::default(),
             output: Vec::new(),
             awaited: VecDeque::from([(Stage::Greeting, since)]),
-            number: Some(number),
-            begun: plan.due(number).unwrap_or(since),
+            number,
+            begun: number.and_then(|number| plan.due(number)).unwrap_or(since),
             asked: 0,
             accepted: 0,
             sent: 0,
             pipelines: false,
             quits: false,
+            secure: Secure::default(),
             plan,
         }
     }
@@ -59,10 +66,20 @@ impl Source {
         }
     }
 
+    /// Return whether this is a client without mail.
+    fn is_first(&self) -> bool {
+        self.number.is_none() && self.sent == 0
+    }
+
     fn say(&mut self, stage: Stage, words: &str) {
         self.output.extend_from_slice(words.as_bytes());
         self.output.extend_from_slice(b"\r\n");
         self.awaited.push_back((stage, Instant::now()));
+    }
+
+    fn greet(&mut self) {
+        let helo = format!("EHLO {}", self.plan.helo);
+        self.say(Stage::Ehlo, &helo);
     }
 
     fn begin(&mut self, number: u64) {
@@ -111,7 +128,9 @@ impl Source {
         };
         {
             let mut counts = self.tally.counts();
-            counts.replies[stage as usize].record(since.elapsed().as_micros() as u64);
+            if !self.is_first() {
+                counts.replies[stage as usize].record(since.elapsed().as_micros() as u64);
+            }
             if reply.code >= 400 {
                 counts.refusals += 1;
                 counts.complain(&format!("{}: {}", stage.name(), reply.one_line()));
@@ -123,11 +142,11 @@ impl Source {
         }
         match (stage, self.number) {
             (Stage::Quit, _) => return Next::Close,
-            (Stage::Greeting | Stage::Ehlo, _) if !accepted => return Next::Close,
-            (Stage::Greeting, _) => {
-                let helo = format!("EHLO {}", self.plan.helo);
-                self.say(Stage::Ehlo, &helo);
-            }
+            (Stage::Greeting | Stage::Ehlo | Stage::Starttls, _) if !accepted => return Next::Close,
+            (Stage::Greeting, _) => self.greet(),
+            (Stage::Ehlo, _) if self.wants_tls() => return self.ask_for_tls(reply),
+            (Stage::Starttls, _) => return self.shake(),
+            (Stage::Ehlo, None) => self.quit(),
             (Stage::Ehlo, Some(number)) => {
                 self.pipelines = self.plan.pipelining && reply.text.contains("PIPELINING");
                 self.begin(number);
@@ -211,7 +230,8 @@ impl Dialogue for Source {
             octets = &octets[taken..];
             if let Some(reply) = reply {
                 next = self.heard(&reply);
-                if next == Next::Close {
+                // Input behind the reply to STARTTLS came in the clear: it is dropped.
+                if matches!(next, Next::Close | Next::StartTls) {
                     break;
                 }
             }
@@ -221,6 +241,18 @@ impl Dialogue for Source {
 
     fn take_output(&mut self) -> Option<Vec<u8>> {
         (!self.output.is_empty()).then(|| std::mem::take(&mut self.output))
+    }
+
+    fn take_channel(&mut self) -> Option<Channel> {
+        self.secure.channel.take()
+    }
+
+    fn secured(&mut self, facts: Box<Facts>, _now: f64) -> Next {
+        self.shaken(&facts)
+    }
+
+    fn insecure(&mut self, failure: &Failure, _now: f64) -> Next {
+        self.unshaken(failure)
     }
 
     /// Count the messages without a reply as unanswered.
@@ -246,7 +278,7 @@ mod tests {
         let tally = Arc::new(Tally::default());
         let plan = Arc::new(plan);
         let number = plan.take().unwrap();
-        (Source::new(plan, Arc::clone(&tally), number, Instant::now()), tally)
+        (Source::new(plan, Arc::clone(&tally), Some(number), Instant::now()), tally)
     }
 
     /// Return the client's answer to `reply`; a message is shortened to one word.

@@ -10,6 +10,10 @@ pub enum Stage {
     Greeting,
     /// The reply to EHLO.
     Ehlo,
+    /// The reply to STARTTLS.
+    Starttls,
+    /// The end of a TLS handshake.
+    Handshake,
     /// The reply to MAIL.
     Mail,
     /// The reply to RCPT.
@@ -26,14 +30,26 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order of a dialogue.
-    pub const ALL: [Self; 8] =
-        [Self::Greeting, Self::Ehlo, Self::Mail, Self::Rcpt, Self::Data, Self::Dot, Self::Rset, Self::Quit];
+    pub const ALL: [Self; STAGES] = [
+        Self::Greeting,
+        Self::Ehlo,
+        Self::Starttls,
+        Self::Handshake,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::Dot,
+        Self::Rset,
+        Self::Quit,
+    ];
 
     /// Return the name of a stage.
     pub fn name(self) -> &'static str {
         match self {
             Self::Greeting => "greeting",
             Self::Ehlo => "EHLO",
+            Self::Starttls => "STARTTLS",
+            Self::Handshake => "TLS handshake",
             Self::Mail => "MAIL",
             Self::Rcpt => "RCPT",
             Self::Data => "DATA",
@@ -44,6 +60,8 @@ impl Stage {
     }
 }
 
+/// Number of stages.
+const STAGES: usize = 10;
 /// Maximum number of different complaints.
 const COMPLAINTS_MAX: usize = 10;
 
@@ -68,10 +86,16 @@ pub struct RunCounts {
     pub unanswered: u64,
     /// Second copies of messages.
     pub duplicates: u64,
+    /// TLS handshakes that were completed.
+    pub handshakes: u64,
+    /// Those that resumed a TLS session.
+    pub resumed: u64,
+    /// Those of a source that resumed none although the run wants that, or the other way round.
+    pub mismatched: u64,
     /// Some of the complaints, each once.
     pub complaints: Vec<String>,
     /// Times of replies, by `Stage`.
-    pub replies: [Histogram; 8],
+    pub replies: [Histogram; STAGES],
     /// Times of accepted messages until the reply to the final dot. A message begins by the clock of a rate, else
     /// with the connection or with MAIL; a wait for a free client counts.
     pub message: Histogram,
