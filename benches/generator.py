@@ -11,13 +11,17 @@ from __future__ import annotations
 import resource
 import statistics
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import harness
 from harness import bench_inject, bench_sink, inject
 from support.ports import free_port
 
-SINKS = {"smtp-sink": harness.sink, "postillion bench": bench_sink}
+SINKS: dict[str, Callable[[int], AbstractContextManager[object]]] = {
+    "smtp-sink": harness.sink,
+    "postillion bench": bench_sink,
+}
 
 
 def cost(who: int, messages: int, send: Callable[[], float]) -> tuple[float, float]:

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from postillion._core.bench import BenchSink, BenchSource  # noqa: E402
+from postillion.bench import tls  # noqa: E402
 from support import mta  # noqa: E402
 
 PROGRAMS = ("postfix", "postillion")
@@ -190,9 +191,9 @@ def sink(port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bench_sink(port: int) -> Iterator[None]:
-    """Run the sink of `postillion bench` on `port` during the block, in a thread of this process."""
-    bench = BenchSink("127.0.0.1", port)
+def bench_sink(port: int, *, secure: bool = False) -> Iterator[BenchSink]:
+    """Run the sink of `postillion bench` during the block, in a thread of this process. `secure`: it offers TLS."""
+    bench = BenchSink("127.0.0.1", port, tls=tls.server() if secure else None)
     ended = threading.Event()
 
     def work() -> None:
@@ -202,18 +203,25 @@ def bench_sink(port: int) -> Iterator[None]:
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        yield
+        yield bench
     finally:
         ended.set()
         worker.join()
 
 
 def bench_inject(
-    port: int, messages: int, octets: int = 4096, sessions: int = 20, *, recipients: int = 1, reuse: bool = False
+    port: int,
+    messages: int,
+    octets: int = 4096,
+    sessions: int = 20,
+    *,
+    recipients: int = 1,
+    reuse: bool = False,
+    handshakes: tls.Handshakes | None = None,
 ) -> float:
     """Send messages with the source of `postillion bench`, in this thread; return the number accepted a second.
 
-    With more than one recipient it pipelines, as mail servers do.
+    With more than one recipient it pipelines, as mail servers do. `handshakes`: with TLS, and these handshakes.
     """
     source = BenchSource(
         "127.0.0.1",
@@ -225,6 +233,7 @@ def bench_inject(
         domains=["next.example"],
         reuse=0 if reuse else 1,
         pipelining=recipients > 1,
+        tls=None if handshakes is None else tls.client(handshakes),
     )
     begin = time.monotonic()
     while not source.run(SLICE_S):
@@ -234,6 +243,8 @@ def bench_inject(
     counts = source.counts()
     if counts["messages"] != messages:
         raise RuntimeError(f"{counts['messages']} of {messages} messages were accepted: {counts['complaints']}")
+    if counts["mismatched"]:
+        raise RuntimeError(f"{counts['mismatched']} handshakes were not {handshakes}")
     return rate
 
 

@@ -62,7 +62,7 @@ class Load:
         """Return smtp-source's option for numbers in recipients."""
         return ["-N"] if self.numbered else []
 
-    def sink(self, port: int) -> AbstractContextManager[None]:
+    def sink(self, port: int) -> AbstractContextManager[object]:
         """Run a sink on `port`."""
         return bench_sink(port) if self.ours else sink(port)
 
