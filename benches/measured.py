@@ -18,6 +18,8 @@ from harness import ROOT, put
 BENCHES = (
     "relay",
     "relay_tables",
+    "relay_tls",
+    "idle_tls",
     "tables",
     "latency",
     "resolver",

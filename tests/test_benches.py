@@ -19,6 +19,8 @@ PATIENCE_S = 300.0
     [
         ("relay", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("relay_tables", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
+        ("relay_tls", ["--only", "postillion"], []),
+        ("idle_tls", [], []),
         ("latency", ["--only", "postillion", "--rate", "100"], []),
         ("injection", ["--only", "postillion"], ["smtp-source"]),
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
