@@ -2,7 +2,7 @@
 
 import socketserver
 
-from support.threaded import Threaded
+from support.threaded import Threaded, ThreadedServer
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -20,12 +20,9 @@ class _Handler(socketserver.StreamRequestHandler):
             self.wfile.write(f"{reply}\n".encode())
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
+class _Server(ThreadedServer):
     def __init__(self, port: int, rows: dict[str, str]) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(port, _Handler)
         self.rows = rows
         self.keys: list[str] = []
 

@@ -10,7 +10,7 @@ import socketserver
 import threading
 from collections.abc import Mapping
 
-from support.threaded import Threaded
+from support.threaded import Threaded, ThreadedServer
 
 KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8")
 """The extensions that a sink offers by default."""
@@ -56,14 +56,11 @@ class _Session(socketserver.StreamRequestHandler):
         raise EOFError("the client left in the middle of a message")
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    """A server with one thread for each connection."""
-
-    allow_reuse_address = True
-    daemon_threads = True
+class _Server(ThreadedServer):
+    """The offers, replies, commands and messages of all connections."""
 
     def __init__(self, port: int, keywords: tuple[str, ...], replies: Mapping[str, str]) -> None:
-        super().__init__(("127.0.0.1", port), _Session)
+        super().__init__(port, _Session)
         offered = ["sink.example", *keywords]
         self.offer = "".join(f"250{' ' if word is offered[-1] else '-'}{word}\r\n" for word in offered).encode()
         self.commands: list[str] = []
