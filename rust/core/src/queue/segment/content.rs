@@ -1,5 +1,6 @@
 //! Read one message's content for delivery, checked.
 
+use super::checksum;
 use super::files::OpenSegment;
 use super::record::{RECORD_HEADER_OCTETS, RecordHeader};
 use crate::mail::id::QueueId;
@@ -118,7 +119,7 @@ impl ContentReader {
         let head_octets = self.header.head_octets as usize;
         let crc = match head_octets {
             0 => self.body_crc,
-            _ => crc32c::crc32c_combine(self.body_crc, self.head_crc, head_octets),
+            _ => checksum::joined(self.body_crc, self.head_crc, head_octets),
         };
         crc == self.header.content_crc
     }

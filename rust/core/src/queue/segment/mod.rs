@@ -9,6 +9,7 @@
 //! has zeros ahead of its records, which are synced with one of them. Sealing cuts them; zeros that stay are read as
 //! nothing.
 
+pub(crate) mod checksum;
 pub mod content;
 pub(crate) mod corrupt;
 pub mod envelopes;
