@@ -140,7 +140,7 @@ instructions:
 ## The network side, Postfix and Postillion in turn (needs Debian's postfix package and root): relaying, TLS, latency, lookups,
 ## into docs/measured.md. QUICK=1: the short forms, which write nothing.
 bench: build
-	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) relay relay_tables relay_tls idle_tls latency tables resolver
+	$(BIN)/python benches/measured.py $(if $(QUICK),--quick) relay relay_tables relay_tls domains idle_tls latency tables resolver
 
 ## All benches of the queue; the tables of docs/measured.md. QUICK=1: the short forms, which write nothing.
 ## Needs root, Debian's postfix and strace packages, 6 GB under /var/tmp, and half an hour of a quiet machine.

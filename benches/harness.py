@@ -67,12 +67,11 @@ class Result:
         self.rows.append(texts)
         print("  ".join(f"{text:>{len(name)}}" for text, name in zip(texts, self.columns, strict=True)), flush=True)
 
-    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float], target: float | None = None) -> None:
-        """Record an aim for the ratio of Postillion to Postfix, if both were measured. `target`: the desired ratio."""
+    def aim_ratio(self, what: str, aim: float, figures: Mapping[str, float]) -> None:
+        """Record an aim for the ratio of Postillion to Postfix, if both were measured."""
         if all(figures.get(program) for program in PROGRAMS):
             ratio = figures["postillion"] / figures["postfix"]
-            desired = "" if target is None else f" (target {target:g})"
-            self.aim(what, f"{aim:g}{desired}", f"{ratio:.1f}", ratio >= aim)
+            self.aim(what, f"{aim:g}", f"{ratio:.1f}", ratio >= aim)
 
     def aim(self, what: str, aim: str, measured: str, met: bool) -> None:
         """Record an aim of the project and whether it was met. A missed aim does not make a result incorrect."""
@@ -191,9 +190,9 @@ def sink(port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bench_sink(port: int, *, secure: bool = False) -> Iterator[BenchSink]:
+def bench_sink(port: int, *, address: str = "127.0.0.1", secure: bool = False) -> Iterator[BenchSink]:
     """Run the sink of `postillion bench` during the block, in a thread of this process. `secure`: it offers TLS."""
-    bench = BenchSink("127.0.0.1", port, tls=tls.server() if secure else None)
+    bench = BenchSink(address, port, tls=tls.server() if secure else None)
     ended = threading.Event()
 
     def work() -> None:
@@ -216,6 +215,7 @@ def bench_inject(
     sessions: int = 20,
     *,
     recipients: int = 1,
+    domains: Sequence[str] = ("next.example",),
     reuse: bool = False,
     handshakes: tls.Handshakes | None = None,
 ) -> float:
@@ -230,7 +230,7 @@ def bench_inject(
         octets=[octets],
         sessions=sessions,
         recipients=recipients,
-        domains=["next.example"],
+        domains=domains,
         reuse=0 if reuse else 1,
         pipelining=recipients > 1,
         tls=None if handshakes is None else tls.client(handshakes),

@@ -19,6 +19,7 @@ BENCHES = (
     "relay",
     "relay_tables",
     "relay_tls",
+    "domains",
     "idle_tls",
     "tables",
     "latency",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.peers import peer
+from support.peers import peer, root
 
 BENCHES = Path(__file__).resolve().parent.parent / "benches"
 PATIENCE_S = 300.0
@@ -21,6 +21,7 @@ PATIENCE_S = 300.0
         ("relay_tables", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
         ("relay_tls", ["--only", "postillion"], []),
         ("idle_tls", [], []),
+        ("domains", ["--only", "postillion"], ["named", "unshare"]),
         ("latency", ["--only", "postillion", "--rate", "100"], []),
         ("injection", ["--only", "postillion"], ["smtp-source"]),
         ("drain", ["--only", "postillion"], ["smtp-source", "smtp-sink"]),
@@ -40,6 +41,8 @@ PATIENCE_S = 300.0
 def test_bench_is_correct(tmp_path: Path, bench: str, flags: list[str], peers: list[str]) -> None:
     for program in peers:
         peer(program)
+    if "unshare" in peers:
+        root()
     written = tmp_path / "result.json"
     program_flags = ["--quick", "--json", str(written), "--directory", str(tmp_path), *flags]
     command = [sys.executable, str(BENCHES / f"{bench}.py"), *program_flags]

@@ -24,13 +24,14 @@ HEAD = "$TTL 300\n@ SOA ns hostmaster 1 3600 900 86400 60\n@ NS ns\nns A 127.0.0
 
 
 @contextlib.contextmanager
-def named(directory: Path, zones: Mapping[str, str | Path | None]) -> Iterator[int]:
+def named(directory: Path, zones: Mapping[str, str | Path | None], port: int | None = None) -> Iterator[int]:
     """Run a name server for these zones, with their records; yield its port. A zone without records gives SERVFAIL.
 
-    A path is the file of a whole zone. Raises `RuntimeError` with its log if it does not start.
+    A path is the file of a whole zone. `port`: a free one by default. Raises `RuntimeError` with its log if it does
+    not start.
     """
     program = peer("named")
-    port = free_port()
+    port = port or free_port()
     conf = CONF.format(directory=directory, port=port)
     for zone, records in zones.items():
         file = records if isinstance(records, Path) else directory / f"zone.{zone}"
