@@ -23,6 +23,7 @@ import encodings.ascii
 import encodings.idna
 import encodings.latin_1
 import encodings.punycode
+import gc
 import os
 import signal
 import socket
@@ -48,6 +49,8 @@ TABLES_CHECK_S: Final = 2.0
 """Interval of the checks for changed tables that only root may read."""
 CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
+GC_OBJECTS: Final = 20_000
+"""New objects between two collections of the youngest ones: a busy program makes thousands a second, few in cycles."""
 
 Made = TypeVar("Made")
 """The result of a program's `prepare`, and an argument of its `serve`."""
@@ -256,6 +259,10 @@ def run(
             # The table was lost after the check. Mail that needs it waits.
             daemon.log.warning(str(problem))
         daemon.drop_privileges()
+        # The objects of the start live as long as the program: no collection looks at them.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_OBJECTS)
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_supervise(daemon, lambda: serve(daemon, made)))
     except ConfigError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Final, NamedTuple
 
 from postillion.address.classes import own_addresses
@@ -165,14 +165,14 @@ async def _by_mx(destination: NextHop, settings: TargetSettings, resolver: Resol
     best = records[0].preference
 
     async def one(record: Mx) -> list[Target] | NoTargets:
+        best_and_secure = (record.preference == best, answer.secure)
         try:
-            found = await _by_host(record.host, port, record.preference, settings, resolver)
+            return await _by_host(record.host, port, record.preference, settings, resolver, *best_and_secure)
         except NoTargets as failure:
             return failure
-        is_best, is_secure = record.preference == best, answer.secure
-        return [target._replace(best=is_best, mx_secure=is_secure) for target in found]
 
-    answers = await asyncio.gather(*(one(record) for record in records))
+    # Most domains have one host, which needs no task.
+    answers = [await one(records[0])] if len(records) == 1 else await asyncio.gather(*map(one, records))
     found = [target for answer in answers if not isinstance(answer, NoTargets) for target in answer]
     if found:
         return found
@@ -184,7 +184,15 @@ async def _by_mx(destination: NextHop, settings: TargetSettings, resolver: Resol
     raise failures[-1]
 
 
-async def _by_host(name: str, port: int, preference: int, settings: TargetSettings, resolver: Resolver) -> list[Target]:
+async def _by_host(
+    name: str,
+    port: int,
+    preference: int,
+    settings: TargetSettings,
+    resolver: Resolver,
+    best: bool = True,
+    mx_secure: bool | None = None,
+) -> list[Target]:
     addresses: Sequence[str] = ()
     secure = False
     failure: NoTargets | None = None
@@ -204,9 +212,10 @@ async def _by_host(name: str, port: int, preference: int, settings: TargetSettin
             failure = problem
     if not addresses:
         raise failure or NoTargets("5.4.4", f"{name}: host not found")
-    unique = dict.fromkeys(addresses)
     loops = port == SMTP_PORT
-    return [Target(name, address, port, preference, loop_detect=loops, secure=secure) for address in unique]
+    return [
+        Target(name, address, port, preference, best, loops, secure, mx_secure) for address in dict.fromkeys(addresses)
+    ]
 
 
 def _not_found(answer: NoRecords) -> NoTargets:
@@ -241,9 +250,8 @@ def _is_localhost(name: str) -> bool:
     return name.lower().rstrip(".") == "localhost"
 
 
-def _short_of_myself(found: list[Target], destination: NextHop, own: Iterable[str]) -> list[Target]:
+def _short_of_myself(found: list[Target], destination: NextHop, own: Set[str]) -> list[Target]:
     """Drop the targets that are this machine, and those with the same or a worse preference."""
-    own = set(own)
     mine = min((target.preference for target in found if target.address in own), default=None)
     if mine is None:
         return found
@@ -256,8 +264,10 @@ def _short_of_myself(found: list[Target], destination: NextHop, own: Iterable[st
 
 
 def _ordered(found: list[Target], settings: TargetSettings, shuffle: Callable[[list[Target]], None]) -> list[Target]:
+    if len(found) == 1:
+        return found
     found = list(found)
-    if len(found) > 1 and settings.randomize_addresses:
+    if settings.randomize_addresses:
         shuffle(found)
     ipv6_first = {"ipv6": True, "ipv4": False}.get(settings.address_preference)
     if ipv6_first is None:
