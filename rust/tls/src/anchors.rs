@@ -1,9 +1,11 @@
 //! Trust anchors of a site: certificates and public keys in files, as TLSA records with all of their octets.
+//!
+//! Each is two records: an anchor may be an authority, or the server's own certificate.
 
 use crate::identity::{BEGIN, blocks};
 use openssl::pkey::PKey;
 use openssl::x509::X509;
-use postillion_core::tls::dane::{CERTIFICATE, FULL, PUBLIC_KEY, TRUST_ANCHOR, Tlsa};
+use postillion_core::tls::dane::{CERTIFICATE, END_ENTITY, FULL, PUBLIC_KEY, TRUST_ANCHOR, Tlsa};
 
 /// Maximum number of trust anchors in a text.
 const ANCHORS_MAX: usize = 1000;
@@ -25,8 +27,9 @@ pub fn parse(text: &str) -> Result<Vec<Tlsa>, String> {
             _ => return Err(format!("\"{}\" is neither a certificate nor a public key", label.escape_debug())),
         };
         let data = data.map_err(|_| "a certificate or public key is malformed".to_owned())?;
-        anchors.push(Tlsa { usage: TRUST_ANCHOR, selector, matching: FULL, data });
-        if anchors.len() > ANCHORS_MAX {
+        let of = |usage| Tlsa { usage, selector, matching: FULL, data: data.clone() };
+        anchors.extend([of(END_ENTITY), of(TRUST_ANCHOR)]);
+        if anchors.len() > 2 * ANCHORS_MAX {
             return Err(format!("more than {ANCHORS_MAX} trust anchors"));
         }
     }

@@ -169,7 +169,7 @@ impl Client {
             Ok(ssl) if tlsa.usage != FINGERPRINT => ssl,
             _ => return false,
         };
-        ffi::client::use_dane(&mut ssl).is_ok() && add(&mut ssl, tlsa) == Ok(true)
+        ffi::client::use_dane(&mut ssl, false).is_ok() && add(&mut ssl, tlsa) == Ok(true)
     }
 }
 
@@ -205,7 +205,9 @@ fn add_records(ssl: &mut SslRef, policy: &Policy) -> Result<(), String> {
         let missing = || Err(format!("nothing to match at level {}", policy.level.name()));
         return if needs_records { missing() } else { Ok(()) };
     }
-    ffi::client::use_dane(ssl).map_err(|errors| format!("OpenSSL refuses DANE: {errors}"))?;
+    // A trust anchor is a record with usage 3, too: it may be the server's own certificate, which still needs a name.
+    let needs_name = policy.level.matches_names() && !policy.level.is_dane();
+    ffi::client::use_dane(ssl, needs_name).map_err(|errors| format!("OpenSSL refuses DANE: {errors}"))?;
     for record in &records {
         match add(ssl, record) {
             Ok(true) => {}

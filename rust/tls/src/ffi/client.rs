@@ -47,12 +47,15 @@ pub fn set_digest(
     succeeded(unsafe { SSL_CTX_dane_mtype_set(context.as_ptr(), digest.as_ptr(), matching, order) })
 }
 
-/// Let TLSA records decide about the server of a connection. Usage 3 needs no name.
-pub fn use_dane(ssl: &mut SslRef) -> Result<(), ErrorStack> {
+/// Let TLSA records decide about the server of a connection. `needs_name`: with usage 3, too, the certificate needs one of
+/// the names.
+pub fn use_dane(ssl: &mut SslRef, needs_name: bool) -> Result<(), ErrorStack> {
     // SAFETY: the connection lives during both calls. Without a base domain the names are those of `add_name`.
     unsafe {
         succeeded(SSL_dane_enable(ssl.as_ptr(), ptr::null()))?;
-        SSL_dane_set_flags(ssl.as_ptr(), NO_NAMES_OF_END_ENTITIES);
+        if !needs_name {
+            SSL_dane_set_flags(ssl.as_ptr(), NO_NAMES_OF_END_ENTITIES);
+        }
     }
     Ok(())
 }

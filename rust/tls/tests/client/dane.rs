@@ -179,6 +179,21 @@ fn a_name_that_may_be_forged_is_no_verified_server() {
 }
 
 #[test]
+fn the_servers_certificate_is_a_trust_anchor_that_needs_a_name() {
+    let world = World::new();
+    let directory = Directory::new();
+    let issuer = Some(&world.below);
+    let strange = issue(Request { issuer, alternatives: &["other.example"], ..Request::default() });
+    let expired = issue(Request { issuer, days: OVER, ..Request::default() });
+    for (name, issued, expected) in [("strange", &strange, "Untrusted-"), ("expired", &expired, "Verified+")] {
+        let file = directory.write(name, &issued.certificate.to_pem().unwrap());
+        let wanted = Wanted { level: ClientLevel::Verify, trust_anchor_files: vec![file], ..Wanted::default() };
+        let policy = world.trusting.wanting(wanted);
+        assert_eq!(opinion(&world.trusting.facts(&policy, &Server::new(issued))), expected, "{name}");
+    }
+}
+
+#[test]
 fn trust_anchors_of_a_site_take_the_place_of_its_authorities() {
     let world = World::new();
     let pem = |issued: &Issued| issued.certificate.to_pem().unwrap();
@@ -190,7 +205,8 @@ fn trust_anchors_of_a_site_take_the_place_of_its_authorities() {
         (key(&world.root), "Verified+", "Untrusted-"),
         (pem(&world.below), "Verified+", "Untrusted-"),
         ([key(&world.below), pem(&world.known)].concat(), "Verified+", "Verified+"),
-        (pem(&good), "Untrusted-", "Untrusted-"),
+        (pem(&good), "Verified+", "Untrusted-"),
+        (key(&good), "Verified+", "Untrusted-"),
     ];
     for (number, (text, of_good, of_other)) in rows.into_iter().enumerate() {
         let file = directory.write(&format!("{number}.pem"), &text);
