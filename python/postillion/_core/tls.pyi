@@ -7,6 +7,7 @@ from postillion._core.tables import Table
 from postillion.config import Config
 
 __all__ = [
+    "TlsChannel",
     "TlsClient",
     "TlsPolicy",
     "TlsServer",
@@ -102,6 +103,9 @@ class TlsClient:
     def warnings(self) -> list[str]:
         """Problems that do not keep the client from its work."""
     @property
+    def sessions(self) -> int:
+        """The number of TLS sessions that a connection may resume."""
+    @property
     def log_level(self) -> int:
         """The amount of log lines: 0 to 4."""
     def policy(
@@ -128,3 +132,48 @@ class TlsClient:
 
         Raises `ValueError` with a text for the log, such as a bad cipher grade.
         """
+
+@final
+class TlsChannel:
+    """One TLS connection of a client, without its socket: octets in, octets out. It begins with the handshake.
+
+    `peer`, in its methods: the server in a log line, such as `mx.example.org[192.0.2.1]:25`.
+    """
+
+    def __new__(cls, client: TlsClient, policy: TlsPolicy) -> TlsChannel:
+        """Begin the handshake: `take_output` has the first octets. Raises `ValueError` when the library has no TLS."""
+
+    def receive(self, octets: bytes) -> bytes:
+        """Take octets from the server; return its plaintext. Then `take_output` may have some for the server."""
+    def send(self, plain: bytes) -> None:
+        """Encrypt plaintext. Before the handshake is complete, and after a failure, it is dropped."""
+    def close(self) -> None:
+        """Tell the server that nothing follows."""
+    def take_output(self) -> bytes:
+        """Return the octets for the server since the last call."""
+    @property
+    def is_established(self) -> bool:
+        """Whether the handshake is complete."""
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the handshake went on with an earlier session."""
+    @property
+    def is_matched(self) -> bool:
+        """Whether the server is the one that the policy wants."""
+    @property
+    def ended(self) -> bool:
+        """Whether the server has said that it sends nothing more."""
+    @property
+    def failure(self) -> list[str] | None:
+        """The library's errors, after which the connection is over; none when the server only went away."""
+    @property
+    def chain(self) -> list[tuple[str, str, str, str, str]]:
+        """The server's chain: subject, issuer, digest of certificate and of public key, and the certificate in PEM."""
+    def established_to(self, peer: str) -> str | None:
+        """Return the log line about a complete handshake."""
+    def certificate_to(self, peer: str) -> str | None:
+        """Return the log line about the server's certificate; None without one."""
+    def distrust_of(self, peer: str) -> str | None:
+        """Return the log line that says why this is not the wanted server, where the policy wants to know."""
+    def matches(self, peer: str) -> list[str]:
+        """Return the log lines about the name, the TLSA record, the fingerprint or the trust anchor that matches."""

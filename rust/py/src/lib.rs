@@ -120,6 +120,8 @@ mod _core {
     #[pymodule]
     mod tls {
         #[pymodule_export]
+        use crate::tls::channel::TlsChannel;
+        #[pymodule_export]
         use crate::tls::client::{TlsClient, TlsPolicy};
         #[pymodule_export]
         use crate::tls::{TlsServer, compile_version, public_key_algorithms, run_version, self_signed_chain};

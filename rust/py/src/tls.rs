@@ -1,6 +1,7 @@
 //! `TlsServer`, and the versions of the library: see `postillion_tls::server`, `postillion_tls::version`. A client's side
-//! is in `client`.
+//! is in `client`, and one of its connections in `channel`.
 
+pub mod channel;
 pub mod client;
 
 use crate::config::MainCf;

@@ -125,6 +125,11 @@ impl Client {
         Ok(policy)
     }
 
+    /// Return the number of TLS sessions that a connection may resume.
+    pub fn sessions(&self) -> usize {
+        self.sessions.as_ref().map_or(0, |sessions| sessions.len())
+    }
+
     /// Return a connection with everything that a policy wants. Errors: what the library cannot do.
     fn prepare(&self, policy: &Policy) -> Result<Ssl, String> {
         let refused = |errors: ErrorStack| format!("OpenSSL refuses: {errors}");

@@ -3,12 +3,13 @@
 use crate::ffi::{self, Signer};
 use crate::{trust, verify};
 use openssl::ec::EcKey;
+use openssl::hash::{MessageDigest, hash};
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKeyRef, Public};
 use openssl::ssl::{SslRef, SslVersion};
 use openssl::x509::{X509NameRef, X509Ref, X509VerifyResult};
 use postillion_core::tls::Facts;
-use postillion_core::tls::facts::{Certificate, Strength};
+use postillion_core::tls::facts::{Certificate, Fingerprints, Strength};
 
 /// Return what either side tells about a connection.
 pub fn of(ssl: &SslRef) -> Facts {
@@ -64,6 +65,20 @@ pub fn subject(certificate: &X509Ref) -> String {
 /// Return the common name or the organisation of the issuer.
 pub fn issuer(certificate: &X509Ref) -> String {
     name(certificate.issuer_name(), &[Nid::COMMONNAME, Nid::ORGANIZATIONNAME])
+}
+
+/// Return the digests of a certificate and of its public key.
+pub fn fingerprints(certificate: &X509Ref, digest: MessageDigest) -> Option<Fingerprints> {
+    let key = certificate.public_key().ok()?.public_key_to_der().ok()?;
+    Some(Fingerprints {
+        certificate: in_pairs(&certificate.digest(digest).ok()?),
+        public_key: in_pairs(&hash(digest, &key).ok()?),
+    })
+}
+
+/// Return octets as `D4:6A:AB`.
+fn in_pairs(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
 }
 
 fn digest(ssl: &SslRef, signer: Signer) -> Option<String> {

@@ -1,9 +1,10 @@
 //! Facts that a server keeps beside a connection: the library's callbacks need them, or find them.
 
+use crate::facts;
 use crate::slot::Slot;
 use crate::tickets::Tickets;
 use openssl::error::ErrorStack;
-use openssl::hash::{MessageDigest, hash};
+use openssl::hash::MessageDigest;
 use openssl::ssl::{Ssl, SslRef};
 use postillion_core::tls::Facts;
 use postillion_core::tls::facts::{Fingerprints, ServerName};
@@ -59,15 +60,5 @@ pub fn add_to(facts: &mut Facts, ssl: &SslRef) {
 
 fn fingerprints(ssl: &SslRef) -> Option<Fingerprints> {
     let digest = GUESTS.of(ssl)?.digest?;
-    let certificate = ssl.peer_certificate()?;
-    let key = certificate.public_key().ok()?.public_key_to_der().ok()?;
-    Some(Fingerprints {
-        certificate: in_pairs(&certificate.digest(digest).ok()?),
-        public_key: in_pairs(&hash(digest, &key).ok()?),
-    })
-}
-
-/// Return octets as `D4:6A:AB`.
-fn in_pairs(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02X}")).collect::<Vec<_>>().join(":")
+    facts::fingerprints(ssl.peer_certificate()?.as_ref(), digest)
 }

@@ -15,6 +15,7 @@
 //! facts     the result of a handshake
 //! verify    the first problem of the other side's certificate
 //! trust     the opinion of a client about the server
+//! shown     what the server has shown to a client
 //! link      the policy of a client beside its connection
 //! guest     facts beside a connection of a server
 //! resume    sessions that a client may resume
@@ -40,6 +41,7 @@ mod resume;
 pub mod self_signed;
 pub mod server;
 mod session;
+mod shown;
 mod slot;
 pub mod sni;
 pub mod tickets;

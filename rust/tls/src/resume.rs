@@ -39,6 +39,11 @@ impl<S: Clone> Sessions<S> {
         kept.get(policy).map(|kept| kept.session.clone())
     }
 
+    /// Return the number of sessions.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Keep a session in place of an earlier one. A full cache loses the oldest session.
     pub fn keep(&self, policy: &Arc<Policy>, session: S, now: Instant) {
         let mut kept = self.lock();

@@ -1,8 +1,9 @@
 //! One end of a TLS connection, in memory.
 
-use crate::{facts, guest, link, verify};
+use crate::{facts, guest, link, shown, verify};
 use openssl::error::ErrorStack;
 use openssl::ssl::{Error, ErrorCode, ShutdownState, Ssl, SslStream};
+use postillion_core::tls::facts::Shown;
 use postillion_core::tls::{Engine, Facts, Failure};
 use std::io::{self, Read, Write};
 
@@ -118,6 +119,10 @@ impl Engine for Session {
         let mut facts = facts::of(ssl);
         guest::add_to(&mut facts, ssl);
         facts
+    }
+
+    fn shown(&self) -> Shown {
+        shown::of(self.stream.ssl())
     }
 }
 

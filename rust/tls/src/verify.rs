@@ -86,7 +86,7 @@ fn other(reason: impl Into<String>) -> Distrust {
 }
 
 /// Return a name as `/C=XX/CN=name`, safe to print.
-fn one_line(name: &X509NameRef) -> String {
+pub fn one_line(name: &X509NameRef) -> String {
     let mut text = String::new();
     for entry in name.entries() {
         let _ = write!(text, "/{}=", entry.object().nid().short_name().unwrap_or("unknown"));

@@ -1,7 +1,7 @@
 //! A TLS connection between a socket and its dialogue.
 
 use super::engine::{Engine, Failure};
-use super::facts::Facts;
+use super::facts::{Facts, Shown};
 
 /// The state of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,11 @@ impl Channel {
             self.engine.close();
             self.state = State::Over;
         }
+    }
+
+    /// Return what the server has shown in the handshake, for a client that tells it to an administrator.
+    pub fn shown(&self) -> Shown {
+        self.engine.shown()
     }
 
     /// Return the octets for the peer since the last call.

@@ -1,6 +1,6 @@
 //! The interface of a TLS library: one end of a connection, without its socket.
 
-use super::facts::Facts;
+use super::facts::{Facts, Shown};
 use std::fmt;
 
 /// The failure of a handshake or of an open channel.
@@ -37,6 +37,11 @@ pub trait Engine: Send + Sync {
 
     /// Return the result of the handshake.
     fn facts(&self) -> Facts;
+
+    /// Return what the server has shown, for a client.
+    fn shown(&self) -> Shown {
+        Shown::default()
+    }
 }
 
 /// The source of engines for the sessions of a server.

@@ -48,6 +48,11 @@ impl TlsClient {
     }
 
     #[getter]
+    fn sessions(&self) -> usize {
+        self.client.as_ref().map_or(0, |client| client.sessions())
+    }
+
+    #[getter]
     fn log_level(&self) -> u8 {
         self.settings.loglevel.0
     }

@@ -5,6 +5,8 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslSession, SslSessionRef};
 use openssl_sys as sys;
+use postillion_core::tls::dane::Tlsa;
+use postillion_core::tls::facts::MatchedRecord;
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_ulong};
 use std::ptr;
 
@@ -23,6 +25,20 @@ unsafe extern "C" {
         matching: u8,
         data: *const c_uchar,
         octets: usize,
+    ) -> c_int;
+    fn SSL_get0_peername(ssl: *mut sys::SSL) -> *const c_char;
+    fn SSL_get0_dane_authority(
+        ssl: *mut sys::SSL,
+        certificate: *mut *mut sys::X509,
+        key: *mut *mut sys::EVP_PKEY,
+    ) -> c_int;
+    fn SSL_get0_dane_tlsa(
+        ssl: *mut sys::SSL,
+        usage: *mut u8,
+        selector: *mut u8,
+        matching: *mut u8,
+        data: *mut *const c_uchar,
+        octets: *mut usize,
     ) -> c_int;
     fn SSL_add1_host(ssl: *mut sys::SSL, name: *const c_char) -> c_int;
     fn SSL_SESSION_dup(session: *const sys::SSL_SESSION) -> *mut sys::SSL_SESSION;
@@ -73,6 +89,32 @@ pub fn add_record(ssl: &mut SslRef, usage: u8, selector: u8, matching: u8, data:
 pub fn add_name(ssl: &mut SslRef, name: &CStr) -> Result<(), ErrorStack> {
     // SAFETY: connection and name live during the call, which copies the name.
     succeeded(unsafe { SSL_add1_host(ssl.as_ptr(), name.as_ptr()) })
+}
+
+/// Return the name of the server's certificate that is one of `add_name`.
+pub fn matched_name(ssl: &SslRef) -> Option<String> {
+    // SAFETY: the connection lives during both calls. The text belongs to it, ends with NUL, and is copied.
+    unsafe {
+        let name = SSL_get0_peername(ssl.as_ptr());
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// Return the TLSA record that has matched.
+pub fn matched_record(ssl: &SslRef) -> Option<MatchedRecord> {
+    let (mut usage, mut selector, mut matching) = (0, 0, 0);
+    let (mut data, mut octets, mut key) = (ptr::null(), 0, ptr::null_mut());
+    // SAFETY: the connection lives during the calls, which write numbers and pointers. The connection owns the
+    // key and the data, which is copied.
+    unsafe {
+        let depth = SSL_get0_dane_authority(ssl.as_ptr(), ptr::null_mut(), &raw mut key);
+        let (fields, found) =
+            ((&raw mut usage, &raw mut selector, &raw mut matching), (&raw mut data, &raw mut octets));
+        let has_record = SSL_get0_dane_tlsa(ssl.as_ptr(), fields.0, fields.1, fields.2, found.0, found.1) >= 0;
+        let depth = u32::try_from(depth).ok().filter(|_| has_record && !data.is_null())?;
+        let data = std::slice::from_raw_parts(data, octets).to_vec();
+        Some(MatchedRecord { depth, is_signer: !key.is_null(), tlsa: Tlsa { usage, selector, matching, data } })
+    }
 }
 
 /// Set options of one connection.

@@ -1,7 +1,9 @@
 //! The result of a handshake: Postfix's words for the log and the Received header.
 
+pub mod shown;
 pub mod trust;
 
+pub use shown::{MatchedRecord, Shown, ShownCertificate};
 use std::fmt::Write;
 pub use trust::{ServerCertificate, Trust};
 
