@@ -94,7 +94,8 @@ def zones(certificate: str, anchor: str) -> tuple[dict[str, str], dict[str, str]
     return {"signed.test": signed}, {"plain.test": PLAIN.format(good=good)}, {"bogus.test": f"tlsa TLSA {good}\n"}
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """Return the SHA-256 digest of a certificate."""
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).hexdigest()
 
 
@@ -140,7 +141,7 @@ def main(directory: Path, settings: dict[str, str]) -> None:
     subprocess.run(["mount", "--bind", directory / "resolv.conf", "/etc/resolv.conf"], check=True)
     authority = Authority(directory, "authority")
     certificate = authority.sign("/CN=good.signed.test", "DNS:good.signed.test,DNS:anchorhost.signed.test")
-    signed, unsigned, bogus = zones(_digest(certificate.cert), _digest(authority.cert))
+    signed, unsigned, bogus = zones(digest(certificate.cert), digest(authority.cert))
     names = directory / "names"
     names.mkdir()
     server = Scripted(TlsServer(authority, certificate).serve, SMTP_PORT, HOST)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = {
-    **dict.fromkeys(("postfix", "postkick", "postlock", "postlog", "postmulti", "qshape"), "postfix"),
+    **dict.fromkeys(("postfix", "postkick", "postlock", "postlog", "postmulti", "posttls-finger", "qshape"), "postfix"),
     "smtp-source": "postfix",
     "smtp-sink": "postfix",
     "swaks": "swaks",

@@ -27,6 +27,7 @@ class Kind(NamedTuple):
     """A kind of server. `answer`: to STARTTLS; `handshake`: follows 220, or comes first with `wrapper`.
 
     `offers`: EHLO has STARTTLS. `behind`: octets in the packet of the answer. `replies`: by verb, and by `.`.
+    `names`: in the reply to EHLO, by connection in turn.
     """
 
     handshake: Handshake = lambda _: None
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
     wrapper: bool = False
     behind: bytes = b""
     replies: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    names: tuple[str, ...] = ("mx.example",)
 
 
 class TlsPeer:
@@ -100,7 +102,9 @@ class TlsPeer:
                 if self._kind.answer.startswith("2"):
                     return True
             elif verb in ("EHLO", "LHLO"):
-                client.sendall(b"250-mx.example\r\n" + (b"250-STARTTLS\r\n" if offers else b"") + b"250 8BITMIME\r\n")
+                name = self._kind.names[self.connections % len(self._kind.names)]
+                starttls = "250-STARTTLS\r\n" if offers else ""
+                client.sendall(f"250-{name}\r\n{starttls}250 8BITMIME\r\n".encode())
             elif verb == "DATA":
                 client.sendall(f"{self._kind.replies.get(verb, '354 go')}\r\n".encode())
                 self._message(client)

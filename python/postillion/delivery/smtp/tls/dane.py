@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ALIASES_MAX: Final = 8
 """Maximum number of CNAME records between a name and its canonical name."""
 NOT_FOUND: Final = "no TLSA records found"
+UNUSABLE: Final = "TLSA records unusable"
 
 
 class Tlsas(NamedTuple):
@@ -74,7 +75,7 @@ class Dane:
             self._warn(f"DANE TLSA lookup problem: {problem}")
             raise NoPolicy("4.7.5", f"TLSA lookup error for {target.host}:{target.port}") from None
         if not records:
-            return _unverified(policy, "TLSA records unusable")
+            return _unverified(policy, UNUSABLE)
         if is_forged_mx_possible and settings.insecure_mx == "encrypt":
             return _unverified(policy, "Verification not possible, MX RRset is insecure")
         return replace(
