@@ -110,7 +110,7 @@ def test_log_lines_are_also_printed_to_a_terminal(site: Site, program: str) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["tls", "enable-client"], "postfix tls is not implemented: "),
+        (["tls", "nosuch"], "unknown tls command: 'nosuch'. usage: postfix tls enable-client (or "),
         (["-D", "start"], "-D: no debugger is started "),
         (["init"], "unknown command: 'init'. Usage: postfix start (or stop, reload, "),
     ],

@@ -16,28 +16,30 @@
                         give the queue its owners and modes again; name=value goes into main.cf first
     upgrade-configuration [name=value]...
                         create missing directories, and check both files
+    tls subcommand      turn TLS on, make the server's keys and certificates (postfix_tls.py)
 
 The same commands as postillion(1), with Postfix's habits: what is done goes to the mail log in the name of
 `postfix/postfix-script`, and to standard error when that is a terminal. Warnings and errors always go to both. Exit
 status 0 when the command did its work, else 1; with `flush` that of postqueue(1). Not implemented: `-D`
-(debugger_command), `tls`.
+(debugger_command).
 """
 
 import sys
 
 from postillion.commands import getopt, postillion
 from postillion.commands.console import Console
-from postillion.commands.failure import NotRunning
+from postillion.commands.failure import Failure, NotRunning
 from postillion.config import Config, ConfigError
 from postillion.master.log import MasterLog
 from postillion.program.log import Target
 
 SCRIPT = "postfix-script"
 """The name in log lines: Postfix's commands are those of a shell script."""
+TLS_SCRIPT = "postfix-tls-script"
 USAGE = "usage: postfix [-c config_dir] [-Dv] command"
 UNKNOWN = (
     "Usage: postfix start (or stop, reload, abort, flush, check, status, set-permissions, upgrade-configuration, "
-    "logrotate)"
+    "logrotate, tls)"
 )
 COMMANDS = {name: command for name, command in postillion.COMMANDS.items() if name not in ("init", "queue", "explain")}
 
@@ -47,15 +49,16 @@ class ScriptConsole(Console):
 
     system = "Postfix"
 
-    def __init__(self, directory: str, *, verbose: bool = False) -> None:
+    def __init__(self, directory: str, *, verbose: bool = False, script: str = SCRIPT) -> None:
         super().__init__("postfix", verbose=verbose)
+        self._script = script
         self._target: Target | None = None
         try:
             target = Target.find(Config.load(directory))
         except ConfigError:
             # The command finds the same error.
             return
-        self.program = f"{target.syslog_name}/{SCRIPT}"
+        self.program = f"{target.syslog_name}/{script}"
         if not target.destination.startswith("/dev/"):
             self._target = target
 
@@ -79,7 +82,7 @@ class ScriptConsole(Console):
         if self._target is not None:
             try:
                 # Open the file for each line: this command never writes to a file that logrotate compresses.
-                log = MasterLog(self._target, SCRIPT)
+                log = MasterLog(self._target, self._script)
             except OSError:
                 printed = True
             else:
@@ -106,8 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         command, *arguments = arguments
     console = ScriptConsole(directory, verbose="-v" in options)
     if command == "tls":
-        console.fatal("postfix tls is not implemented: make keys with openssl, and name them in smtpd_tls_chain_files")
-        return 1
+        return _tls(directory, ScriptConsole(directory, verbose="-v" in options, script=TLS_SCRIPT), arguments)
     if command not in COMMANDS:
         console.fatal(f"unknown command: '{command}'. {UNKNOWN}")
         return 1
@@ -124,6 +126,17 @@ def main(argv: list[str] | None = None) -> int:
         console.fatal("usage postfix logrotate (no arguments)")
         return 1
     return postillion.run(command, directory, console, arguments if command in postillion.WITH_ASSIGNMENTS else [])
+
+
+def _tls(directory: str, console: ScriptConsole, words: list[str]) -> int:
+    # subprocess takes milliseconds to import.
+    from postillion.commands.postfix_tls import TlsCommand
+
+    try:
+        return TlsCommand(directory, console).run(words)
+    except (ConfigError, Failure) as problem:
+        console.fatal(str(problem))
+        return 1
 
 
 def _refuse(text: str) -> int:
