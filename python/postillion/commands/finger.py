@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -122,11 +123,8 @@ class Finger:
         except TimeoutError:
             raise OSError(f"connect to {where}: Connection timed out") from None
         except OSError as error:
-            reason = error.strerror or str(error)
-            if error.errno:
-                import os
-
-                reason = os.strerror(error.errno)
+            # asyncio puts words of its own around the system's.
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(f"connect to {where}: {reason}") from None
         return Dialogue(reader, writer, self._chat)
 
