@@ -131,25 +131,22 @@ impl<D: Dialogue> Connection<D> {
             Err(_) => return Heard::Broken,
         };
         let next = match &mut self.channel {
-            None => dialogue.receive(&buffer[..octets], now),
+            None => Some(dialogue.receive(&buffer[..octets], now)),
             Some(channel) => {
                 let heard = channel.receive(&buffer[..octets]);
                 if heard.ended && !self.ended {
                     (self.ended, self.has_news_of_end) = (true, true);
                 }
-                let next = through(heard, dialogue, now);
-                if !self.send_sealed() {
-                    return Heard::Broken;
-                }
-                let Some(next) = next else { return Heard::Nothing };
-                next
+                through(heard, dialogue, now)
             }
         };
-        if D::is_question(next) {
-            // The owner decides, and its answer goes out with the output so far.
-            return Heard::Next(next);
+        // The octets of a channel wait for no decision of the owner, but they go out with the dialogue's output.
+        let is_written = if next.is_some_and(D::is_question) { self.send_sealed() } else { self.say() };
+        match next {
+            _ if !is_written => Heard::Broken,
+            Some(next) => Heard::Next(next),
+            None => Heard::Nothing,
         }
-        if self.say() { Heard::Next(next) } else { Heard::Broken }
     }
 
     /// Return whether the peer's last octets have closed its side of the channel; true once.
@@ -157,10 +154,12 @@ impl<D: Dialogue> Connection<D> {
         std::mem::take(&mut self.has_news_of_end)
     }
 
-    /// Write the output of the dialogue. False when the connection is broken.
+    /// Write the output of the dialogue, and of its channel. False when the connection is broken.
     pub fn say(&mut self) -> bool {
-        let output = self.dialogue.as_mut().and_then(Dialogue::take_output);
-        output.is_none_or(|output| self.write(output))
+        match self.dialogue.as_mut().and_then(Dialogue::take_output) {
+            Some(output) => self.write(output),
+            None => self.send_sealed(),
+        }
     }
 
     /// Let all further octets of the dialogue go through its channel, and write what the channel says first. The
@@ -172,11 +171,13 @@ impl<D: Dialogue> Connection<D> {
         self.send_sealed()
     }
 
-    /// Tell the peer that nothing follows. False when the connection is broken.
-    pub fn end(&mut self) -> bool {
-        if let Some(channel) = &mut self.channel {
-            channel.close();
+    /// Write the output of the dialogue, and tell the peer that nothing follows. False when the connection is broken.
+    pub fn say_last(&mut self) -> bool {
+        let Some(channel) = &mut self.channel else { return self.say() };
+        if let Some(output) = self.dialogue.as_mut().and_then(Dialogue::take_output) {
+            channel.send(&output);
         }
+        channel.close();
         self.send_sealed()
     }
 

@@ -165,7 +165,10 @@ impl<D: Dialogue> Reactor<D> {
         }
         connection.blocked |= connection.unwritten() > BLOCKED_OCTETS;
         let blocked = connection.blocked;
-        self.watch(key);
+        // A connection without wishes is often closed next; if not, its next event tells the poller.
+        if !connection.wanted().is_empty() {
+            self.watch(key);
+        }
         blocked
     }
 
@@ -227,7 +230,7 @@ impl<D: Dialogue> Reactor<D> {
     /// Write the dialogue's output, and close when everything is written.
     pub fn finish(&mut self, key: Key) {
         if let Some(connection) = self.connection(key)
-            && !(connection.say() && connection.end())
+            && !connection.say_last()
         {
             return self.lose(key);
         }
@@ -334,9 +337,8 @@ impl<D: Dialogue> Reactor<D> {
             };
             if made.is_err() {
                 self.connections.remove(key.slot);
-            } else {
-                self.watch(key);
             }
+            // The owner attaches a dialogue or closes, which tells the poller what to watch.
             return happened.push(Happening::Connected(key, made));
         }
         if flags.contains(EventFlags::OUT) {
