@@ -66,6 +66,16 @@ def _starttls() -> Iterator[bytes]:
         yield bytes((flags, len(said) % 256, len(before), len(early))) + before + early + said
 
 
+def _starttls_client() -> Iterator[bytes]:
+    """Return sessions of servers at each level, with octets behind the reply to STARTTLS."""
+    offer, reply = b"220 mx\r\n|250-mx\r\n250 STARTTLS\r\n|", b"250 2.0.0 fine\r\n"
+    behind = (b"", reply, b"250-evil\r\n250 AUTH PLAIN\r\n", b"\x16hel", b"\x16hello250 evil\r\n")
+    inside = b"|250 mx\r\n|" + 2 * (reply + b"|") + b"354 go\r\n|" + reply
+    answers = (b"220 go\r\n" + inside, b"220 go\r\n|250 mx\r\n250 x\r\n", b"454 no\r\n|" + reply, b"220-go\r\n")
+    for flags, early, answer in itertools.product(range(16), behind, answers):
+        yield bytes((flags, len(early))) + early + offer + answer
+
+
 def _login() -> Iterator[bytes]:
     """Return exchanges of each mechanism: challenges in form and out of it, refusals, success."""
     first = b"#r=$more,s=QUJD,i=4096|"
@@ -410,6 +420,7 @@ def _dns() -> Iterator[bytes]:
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "smtp_server": _server,
     "starttls": _starttls,
+    "starttls_client": _starttls_client,
     "login": _login,
     "session": _session,
     "intake": _intake,
