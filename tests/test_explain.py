@@ -272,7 +272,7 @@ def test_each_recipient_of_an_alias_is_routed(mapped: Path, capsys: pytest.Captu
     assert "program local (DIR/master.cf, line 4)" in lines
     out = lines[lines.index("recipient out@lit.example") :]
     assert out[1].startswith("lit.example: ")
-    assert out[-1] == "[192.0.2.77]:2525: 192.0.2.77[192.0.2.77] port 2525"
+    assert out[-2] == "[192.0.2.77]:2525: 192.0.2.77[192.0.2.77] port 2525"
 
 
 def test_masquerade_and_always_bcc_are_named(mapped: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,3 +320,113 @@ def test_maps_find_what_debians_postmap_finds(mapped: Path, capsys: pytest.Captu
         command = [postmap, "-q", key, table.replace("DIR", str(mapped))]
         theirs = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (theirs.stdout.strip() or "not found") == answer, (table, key)
+
+
+DIGEST = "AB:" * 31 + "CD"
+TLS = [
+    ("", "u@lit.example", ["TLS level none, by smtp_tls_security_level"]),
+    (
+        "smtp_tls_security_level = may\n",
+        "u@lit.example",
+        [
+            "TLS level may, by smtp_tls_security_level",
+            "TLS versions >=TLSv1 (smtp_tls_protocols); ciphers medium (smtp_tls_ciphers)",
+            "the server's certificate is not checked",
+        ],
+    ),
+    (
+        "smtp_use_tls = yes\nsmtp_tls_exclude_ciphers = RC4\n",
+        "u@lit.example",
+        ["TLS level may, by smtp_use_tls", "excluded ciphers: RC4 (smtp_tls_exclude_ciphers)"],
+    ),
+    (
+        "smtp_tls_security_level = encrypt\nsmtp_tls_mandatory_exclude_ciphers = MD5\nsmtp_tls_wrappermode = yes\n",
+        "u@lit.example",
+        [
+            "TLS begins with the connection: smtp_tls_wrappermode = yes",
+            "TLS versions >=TLSv1 (smtp_tls_mandatory_protocols); ciphers medium (smtp_tls_mandatory_ciphers)",
+            "excluded ciphers: MD5 (smtp_tls_mandatory_exclude_ciphers)",
+        ],
+    ),
+    (
+        "smtp_tls_policy_maps = inline:{ { [192.0.2.77]:2525 = secure match=a.example:.b.example ciphers=high"
+        " protocols=TLSv1.3 exclude=AES servername=sni.example } }\n",
+        "u@lit.example",
+        [
+            "smtp_tls_policy_maps: inline:...: [192.0.2.77]:2525 -> secure match=a.example:.b.example ciphers=high"
+            " protocols=TLSv1.3 exclude=AES servername=sni.example",
+            "TLS versions TLSv1.3 (the entry); ciphers high (the entry)",
+            "excluded ciphers: AES (the entry)",
+            "the client asks for the name sni.example",
+            "the certificate has the name a.example or .b.example",
+        ],
+    ),
+    (
+        f"smtp_tls_policy_maps = texthash:{{directory}}/policies\nsmtp_tls_fingerprint_cert_match = {DIGEST}\n",
+        "u@far.example",
+        [
+            "smtp_tls_policy_maps: texthash:DIR/policies: [198.51.100.9]:587 -> fingerprint",
+            'TLS level fingerprint, by smtp_tls_policy_maps: "[198.51.100.9]:587" in texthash:DIR/policies',
+            f"the certificate or its key has the sha256 digest {DIGEST.lower().replace(':', '')}",
+        ],
+    ),
+    (
+        "smtp_tls_policy_maps = inline:{ { [192.0.2.77]:2525 = encrypt bad=attribute } }\n",
+        "u@lit.example",
+        [
+            'warning: smtp_tls_policy_maps, next-hop destination "[192.0.2.77]:2525": invalid attribute name: "bad"',
+            "the host is not tried: 4.7.5 client TLS configuration problem",
+        ],
+    ),
+    (
+        "smtp_tls_policy_maps = texthash:{directory}/none\nsmtp_tls_security_level = may\n",
+        "u@lit.example",
+        ["the host is not tried: 4.7.5 client TLS configuration problem"],
+    ),
+    (
+        "smtp_tls_security_level = dane-only\nsmtp_dns_support_level = dnssec\n",
+        "u@lit.example",
+        ["the host is not tried: 4.7.5 no TLSA records found"],
+    ),
+    (
+        "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:{directory}/passwords\n",
+        "u@far.example",
+        [
+            "smtp_sasl_password_maps: texthash:DIR/passwords: 198.51.100.9 -> not found",
+            "smtp_sasl_password_maps: texthash:DIR/passwords: [198.51.100.9]:587 -> [password]",
+            "login: with the account of this key, if the server offers AUTH",
+        ],
+    ),
+    (
+        "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:{directory}/passwords\n",
+        "u@lit.example",
+        ["login: none, the table has no account for this server"],
+    ),
+    (
+        "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:{directory}/none\n",
+        "u@lit.example",
+        ["login: mail waits if the server offers AUTH: "],
+    ),
+]
+
+
+@pytest.mark.parametrize(("parameters", "recipient", "expected"), TLS)
+def test_tls_policy_and_login_are_told(
+    site: Path, capsys: pytest.CaptureFixture[str], parameters: str, recipient: str, expected: list[str]
+) -> None:
+    (site / "policies").write_text("[198.51.100.9]:587 fingerprint\n")
+    (site / "passwords").write_text("[198.51.100.9]:587 c4n4ry:c4n4ry-Blau\n")
+    with (site / "main.cf").open("a") as main_cf:
+        main_cf.write(parameters.replace("{directory}", str(site)))
+    lines = explained(site, capsys, recipient)
+    told = section(lines, "hosts", lines[-1]) + lines[-1:]
+    assert [line for line in expected if not any(found.startswith(line) for found in told)] == [], told
+    assert not any("c4n4ry" in line for line in lines)
+
+
+def test_tls_of_a_service_is_that_of_its_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (site / "master.cf").read_text()
+    (site / "master.cf").write_text(text + " -o smtp_tls_security_level=encrypt\n")
+    (site / "transport").write_text("slow.example slow:[192.0.2.78]\n")
+    assert "TLS level encrypt, by smtp_tls_security_level" in explained(site, capsys, "u@slow.example")
+    assert "TLS level none, by smtp_tls_security_level" in explained(site, capsys, "u@far.example")

@@ -50,7 +50,7 @@ async def smtp(directory: Path, more: str) -> AsyncIterator[tuple[Hub, FakeDaemo
 def logins(directory: Path, more: str, protocol: str = "smtp") -> Logins:
     """Return the logins of a configuration."""
     daemon = FakeDaemon(directory, ENABLED + more)
-    return Logins(daemon.config, protocol, daemon.log)
+    return Logins(daemon.config, protocol, daemon.log.warning)
 
 
 async def user(of: Logins, host: str, nexthop: str, sender: str = "s@x.example") -> str | None:
@@ -230,7 +230,7 @@ ERRORS = [
 def test_bad_parameters_are_errors_only_where_a_client_logs_in(more: str, problem: str, tmp_path: Path) -> None:
     def read(text: str) -> None:
         config = FakeDaemon(tmp_path, text).config
-        Logins(config, "smtp", Log("mx", "postfix", "smtp", 1, 0, "memory:"))
+        Logins(config, "smtp", Log("mx", "postfix", "smtp", 1, 0, "memory:").warning)
         SmtpClientSettings(config, "smtp", None, allowed_mechanisms(config, "smtp"))
 
     with pytest.raises(ConfigError, match=re.escape(problem)):

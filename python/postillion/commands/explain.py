@@ -3,10 +3,11 @@
     postillion [-c config_directory] explain ADDRESS [--sender ADDRESS] [--client IP]
 
 It prints how the address is completed, the class of its domain, the check of the recipient, how cleanup maps sender and
-recipient, and for each resulting recipient the aliases, the route, and the hosts that DNS names. Each lookup is a line
-`table: key -> answer`. With `--client`, it prints what the restriction lists of the first smtpd service answer to this
-client up to RCPT, and the rule that spoke; also under stress, if they depend on `$stress`. `--sender`: the envelope
-sender; by default the null sender. Nothing is queued or sent.
+recipient, and for each resulting recipient the aliases, the route, and the hosts that DNS names, each with its TLS
+policy and the login there. Each lookup is a line `table: key -> answer`; passwords are hidden. With `--client`, it
+prints what the restriction lists of the first smtpd service answer to this client up to RCPT, and the rule that spoke;
+also under stress, if they depend on `$stress`. `--sender`: the envelope sender; by default the null sender. Nothing is
+queued or sent.
 
 The programs' own code decides. A listener to their tables (`tables.traced`) prints the lookups.
 """
@@ -30,6 +31,7 @@ from postillion.address.resolve import REPORTING, Route, Unresolved
 from postillion.checker.absorbed import configured
 from postillion.checks.check import NoDialogue, Stage, Verdict
 from postillion.commands.console import Console
+from postillion.commands.explain_hosts import Hosts
 from postillion.commands.explain_steps import Steps
 from postillion.commands.failure import Failure
 from postillion.config import Config, master_cf
@@ -40,9 +42,6 @@ from postillion.delivery.accounts import Accounts
 from postillion.delivery.local.aliases import AliasError, Aliases, rights
 from postillion.delivery.local.settings import LocalSettings
 from postillion.delivery.local.targets import ADDRESS
-from postillion.delivery.smtp.nexthop import BadNextHop, parse_list, port_number
-from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, TargetSettings, targets
-from postillion.dns import Resolver as NameServers
 from postillion.errors import MessageRefused
 from postillion.program import cleanup
 from postillion.restrictions.access import Access
@@ -288,30 +287,17 @@ class Explanation:
             return
         steps.note(f"program {entry.command} ({place(entry.path, entry.line)})")
         if entry.command in ("smtp", "lmtp"):
-            steps.heading("hosts")
-            await self._tell_hosts(configured(self._config, entry), entry.command, route.nexthop)
+            await self._tell_hosts(entry, route.nexthop)
 
-    async def _tell_hosts(self, config: Config, protocol: str, nexthop: str) -> None:
-        settings = TargetSettings.of(config, protocol)
-        resolver = NameServers()
+    async def _tell_hosts(self, entry: Entry, nexthop: str) -> None:
+        config = configured(self._config, entry)
+        self._configs.append(config)
+        hosts = Hosts(self._steps, config, entry.command, self._sender, self._warn)
+        self._steps.heading("hosts")
         try:
-            port = port_number(config.text(f"{protocol}_tcp_port"), SMTP_PORT)
-            sites = parse_list(nexthop, port, lmtp=protocol == "lmtp")
-        except BadNextHop as problem:
-            self._steps.note(f"mail waits: 4.3.5 {problem}")
-            return
-        for site in sites:
-            try:
-                # The order of equal hosts is random for each delivery; here it is that of their addresses.
-                found = await targets(site, settings, resolver, shuffle=lambda hosts: hosts.sort())
-            except NoTargets as problem:
-                fate = "bounces" if problem.dsn.startswith("5") else "waits"
-                self._steps.note(f"{site.text}: mail {fate}: {problem.dsn} {problem}")
-                continue
-            for target in found:
-                where = f" port {target.port}" if target.port else ""
-                rank = f", preference {target.preference}" if site.mx else ""
-                self._steps.note(f"{site.text}: {target.host}[{target.address}]{where}{rank}")
+            await hosts.tell(nexthop)
+        finally:
+            await hosts.close()
 
     async def _tell_client(self) -> None:
         """Print what the restriction lists of the first smtpd service answer."""

@@ -56,7 +56,7 @@ class SmtpAgent(Agent):
         config = self.config
         self.protocol = protocol
         self.resolver = resolver or Resolver(idna2003=config.flag("enable_idna2003_compatibility"))
-        self.logins = Logins(config, protocol, self.log)
+        self.logins = Logins(config, protocol, self.log.warning)
         self.tls = Connector(config, protocol, self.resolver, self.log.warning)
         checks, mechanisms = open_client_checks(config, protocol), allowed_mechanisms(config, protocol)
         self.client_settings = SmtpClientSettings(config, protocol, checks, mechanisms, self.tls.client)

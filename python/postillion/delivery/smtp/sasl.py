@@ -7,6 +7,7 @@ extension, without its domain if this is ours, and `@domain`. No text here holds
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from postillion._core.address import AddressRules, quote
@@ -17,7 +18,6 @@ from postillion.tables.deferred import decided
 from postillion.tables.lists import DomainList
 
 if TYPE_CHECKING:
-    from postillion._core.log import Log
     from postillion.config import Config
     from postillion.delivery.smtp.nexthop import NextHop
     from postillion.delivery.smtp.targets import Target
@@ -29,15 +29,17 @@ TYPE = "cyrus"
 class Logins:
     """The accounts of this site at other servers. `protocol`: smtp or lmtp, the prefix of the parameters.
 
+    `warn`: gets the warnings for the log.
+
     `is_enabled`: the client logs in at all. `by_sender`: an account may depend on the sender, so a connection carries
     the mail of one job only.
     """
 
-    def __init__(self, config: Config, protocol: str, log: Log) -> None:
+    def __init__(self, config: Config, protocol: str, warn: Callable[[str], None]) -> None:
         """Open the tables. Raises `ConfigError`."""
         self.is_enabled = config.flag(f"{protocol}_sasl_auth_enable")
         self.by_sender = self.is_enabled and config.flag(f"{protocol}_sender_dependent_authentication")
-        self._log = log
+        self._warn = warn
         self._parameter = f"{protocol}_sasl_password_maps"
         self._delimiter = config.text(f"{protocol}_sasl_password_result_delimiter")
         self._hostname = config.text("myhostname")
@@ -62,12 +64,10 @@ class Logins:
         """
         if not self.is_enabled:
             return None
-        # As in Postfix, a socket in the file system has this system's name.
-        host, nexthop = (self._hostname, site.path) if site.path else (target.host, site.text.removeprefix("inet:"))
         try:
-            value = await decided(lambda: self._found(host, nexthop, sender))
+            value = await self.account(target, site, sender)
         except TableError as problem:
-            self._log.warning(f"{queue_id}: {self._parameter} lookup error: {problem}")
+            self._warn(f"{queue_id}: {self._parameter} lookup error: {problem}")
             return SmtpLogin.unknown()
         if value is None:
             return None
@@ -75,8 +75,20 @@ class Logins:
         try:
             return SmtpLogin(user.strip(), password.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError:
-            self._log.warning(f"{queue_id}: {self._parameter}: the user name for {host} is not UTF-8")
+            self._warn(f"{queue_id}: {self._parameter}: the user name for {self._host(target, site)} is not UTF-8")
             return SmtpLogin.unknown()
+
+    async def account(self, target: Target, site: NextHop, sender: str) -> str | None:
+        """Return the account for a server as its table has it, with the password; None without one.
+
+        Raises `TableError`.
+        """
+        nexthop = site.path or site.text.removeprefix("inet:")
+        return await decided(lambda: self._found(self._host(target, site), nexthop, sender))
+
+    def _host(self, target: Target, site: NextHop) -> str:
+        # As in Postfix, a socket in the file system has this system's name.
+        return self._hostname if site.path else target.host
 
     def _found(self, host: str, nexthop: str, sender: str) -> str | None:
         """Return the account for a server. Raises `TableError`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from postillion.delivery.smtp.tls.policy_domain import policy_domain
-from postillion.delivery.smtp.tls.sts_cache import Cached, StsCache
+from postillion.delivery.smtp.tls.sts_cache import ENTRIES_MAX, Cached, StsCache
 from postillion.delivery.smtp.tls.sts_fetch import PARAMETER, FetchFailed, StsFetcher
 from postillion.delivery.smtp.tls.sts_policy import BadPolicy, StsPolicy, record_id
 from postillion.dns import Records, Resolver
@@ -77,15 +77,18 @@ class MtaSts:
         self._fetching: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
-    def of(cls, config: Config, resolver: Resolver, warn: Warn) -> MtaSts | None:
-        """Return the client of a configuration; None without `smtp_mta_sts = yes`. Raises `ConfigError`."""
+    def of(cls, config: Config, resolver: Resolver, warn: Warn, *, keeps: bool = True) -> MtaSts | None:
+        """Return the client of a configuration; None without `smtp_mta_sts = yes`. Raises `ConfigError`.
+
+        `keeps`: fetched policies are written to disk.
+        """
         if not config.flag(PARAMETER):
             return None
         authorities = ("smtp_tls_CAfile", "smtp_tls_CApath")
         if not any(config.text(name) for name in authorities) and not config.flag("tls_append_default_CA"):
             problem = f"{PARAMETER} = yes, and no authority is trusted: no mail would go to a domain with a policy"
             raise config.error(PARAMETER, problem, "set smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt")
-        cache = StsCache(Path(config.text("data_directory"), DIRECTORY), warn)
+        cache = StsCache(Path(config.text("data_directory"), DIRECTORY), warn, ENTRIES_MAX if keeps else 0)
         return cls(resolver, StsFetcher(config, resolver), cache, warn)
 
     async def policy_of(self, domain: str) -> StsPolicy | None:

@@ -34,14 +34,17 @@ STS_LEVELS: Final[tuple[Level, ...]] = ("may", "encrypt", HALF_DANE)
 
 
 class TlsPolicies:
-    """The policies of a configuration. `prefix`: smtp or lmtp. `warn`: gets the warnings for the log."""
+    """The policies of a configuration. `prefix`: smtp or lmtp. `warn`: gets the warnings for the log.
 
-    def __init__(self, config: Config, prefix: str, resolver: Resolver, warn: Warn) -> None:
+    `keeps`: policies of MTA-STS are written to disk.
+    """
+
+    def __init__(self, config: Config, prefix: str, resolver: Resolver, warn: Warn, *, keeps: bool = True) -> None:
         """Read the parameters and open the tables. Raises `ConfigError`."""
         self.settings = TlsSettings.of(config, prefix)
         self._tables = PolicyTables(config, self.settings, warn)
         self._dane = Dane(self.settings.dane, resolver, warn)
-        self._sts = MtaSts.of(config, resolver, warn) if prefix == "smtp" else None
+        self._sts = MtaSts.of(config, resolver, warn, keeps=keeps) if prefix == "smtp" else None
         self._warn = warn
 
     async def policy_for(self, site: NextHop, target: Target) -> Policy:

@@ -42,7 +42,10 @@ class Cached:
 
 
 class StsCache:
-    """The cache in a directory, which is made at the first write. `warn`: gets the problems of the disk."""
+    """The cache in a directory, which is made at the first write. `warn`: gets the problems of the disk.
+
+    `entries_max`: with 0 nothing is written.
+    """
 
     def __init__(self, directory: Path, warn: Callable[[str], None], entries_max: int = ENTRIES_MAX) -> None:
         self._directory = directory
@@ -63,6 +66,8 @@ class StsCache:
 
     def store(self, domain: str, cached: Cached) -> None:
         """Replace the policy of a domain. A problem of the disk is a warning: memory still has the policy."""
+        if not self._entries_max:
+            return
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             self._make_room()
