@@ -16,6 +16,7 @@ HEADER = struct.Struct("!BHH")
 KEY_SHARE = 51
 RANDOM_OCTETS = 32
 LINE_OCTETS = 2**20
+END = b".\r\n"
 PATIENCE_S = 30.0
 SECURED = "(TLS)"
 CLOSED = "(close_notify)"
@@ -27,7 +28,7 @@ class Kind(NamedTuple):
     """A kind of server. `answer`: to STARTTLS; `handshake`: follows 220, or comes first with `wrapper`.
 
     `offers`: EHLO has STARTTLS. `behind`: octets in the packet of the answer. `replies`: by verb, and by `.`.
-    `names`: in the reply to EHLO, by connection in turn.
+    `names`: in the reply to EHLO, by connection in turn. `keywords`: the others of EHLO.
     """
 
     handshake: Handshake = lambda _: None
@@ -37,6 +38,7 @@ class Kind(NamedTuple):
     behind: bytes = b""
     replies: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
     names: tuple[str, ...] = ("mx.example",)
+    keywords: tuple[str, ...] = ("8BITMIME",)
 
 
 class TlsPeer:
@@ -103,10 +105,14 @@ class TlsPeer:
                     return True
             elif verb in ("EHLO", "LHLO"):
                 name = self._kind.names[self.connections % len(self._kind.names)]
-                starttls = "250-STARTTLS\r\n" if offers else ""
-                client.sendall(f"250-{name}\r\n{starttls}250 8BITMIME\r\n".encode())
+                words = [name, *(["STARTTLS"] if offers else []), *self._kind.keywords]
+                lines = [*(f"250-{word}" for word in words[:-1]), f"250 {words[-1]}"]
+                client.sendall("".join(f"{line}\r\n" for line in lines).encode())
             elif verb == "DATA":
-                client.sendall(f"{self._kind.replies.get(verb, '354 go')}\r\n".encode())
+                go = self._kind.replies.get(verb, "354 go")
+                client.sendall(f"{go}\r\n".encode())
+                if not go.startswith("3"):
+                    continue
                 self._message(client)
                 client.sendall(f"{self._kind.replies.get('.', '250 2.0.0 taken')}\r\n".encode())
             else:
@@ -123,13 +129,18 @@ class TlsPeer:
             self.heard.append(CLOSED)
 
     def _message(self, client: socket.socket) -> None:
+        """Take a message. Without a recipient it is the final dot alone, and no message."""
         message = b""
-        while not message.endswith(b"\r\n.\r\n"):
-            octets = client.recv(65536)
-            if not octets:
+        while True:
+            # By lines: a command may follow in the same packet.
+            line = read_line(client)
+            if not line:
                 raise ConnectionResetError
-            message += octets
-        self.messages.append(message)
+            message += line
+            if line == END:
+                break
+        if message != END:
+            self.messages.append(message)
 
 
 def read_line(client: socket.socket) -> bytes:
@@ -215,6 +226,13 @@ def saying(octets: bytes) -> Handshake:
 def closing(client: socket.socket) -> None:
     """Close the connection behind the client's first record."""
     take_record(client)
+
+
+def resetting(client: socket.socket) -> None:
+    """Reset the connection when the client's first octets are there."""
+    client.recv(1, socket.MSG_PEEK)
+    # The socket has no time to send what it has: closing resets the connection.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def silent(client: socket.socket) -> None:

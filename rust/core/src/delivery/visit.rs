@@ -3,8 +3,10 @@
 use super::request::Ticket;
 use super::server::{Attempt, Server};
 use super::session::{Next, Session};
+use crate::errno::reason;
 use crate::net::Dialogue;
 use crate::tls::{Channel, Facts, Failure};
+use rustix::io::Errno;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,6 +95,10 @@ impl Dialogue for Shared {
 
     fn take_output(&mut self) -> Option<Vec<u8>> {
         lock(self).session.take_output()
+    }
+
+    fn broke(&mut self, why: Errno) {
+        lock(self).session.broke(reason(&why.into()));
     }
 
     fn take_channel(&mut self) -> Option<Channel> {

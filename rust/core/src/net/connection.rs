@@ -30,6 +30,8 @@ pub trait Dialogue {
     }
     /// The connection is closed.
     fn lost(&mut self) {}
+    /// The system says that the connection is broken, and why. `lost` follows.
+    fn broke(&mut self, _why: Errno) {}
     /// The TLS channel through which all further octets go, after a step that asked for it.
     fn take_channel(&mut self) -> Option<Channel> {
         None
@@ -128,7 +130,10 @@ impl<D: Dialogue> Connection<D> {
             }
             Ok((octets, _)) => octets,
             Err(Errno::AGAIN | Errno::INTR) => return Heard::Nothing,
-            Err(_) => return Heard::Broken,
+            Err(why) => {
+                dialogue.broke(why);
+                return Heard::Broken;
+            }
         };
         let next = match &mut self.channel {
             None => Some(dialogue.receive(&buffer[..octets], now)),
@@ -221,7 +226,12 @@ impl<D: Dialogue> Connection<D> {
                     }
                     return true;
                 }
-                Err(_) => return false,
+                Err(why) => {
+                    if let Some(dialogue) = &mut self.dialogue {
+                        dialogue.broke(why);
+                    }
+                    return false;
+                }
             }
         }
         (self.output, self.written) = (Vec::new(), 0);

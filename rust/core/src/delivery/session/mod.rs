@@ -92,6 +92,8 @@ pub struct Session {
     channel: Option<Channel>,
     /// The result of TLS, for reports; with `Some(None)` it is as the policy wants it.
     tls_result: Option<Option<TlsFault>>,
+    /// Why the connection is broken, in the system's words.
+    broken: Option<String>,
     /// The connection takes further jobs; inside TLS only with smtp_tls_connection_reuse.
     reuses: bool,
     reuses_tls: bool,
@@ -109,6 +111,7 @@ impl Session {
             asking_since: None,
             channel: None,
             tls_result: None,
+            broken: None,
             reuses: true,
             reuses_tls: false,
         }
@@ -168,10 +171,16 @@ impl Session {
         self.next(now, wall_now_us)
     }
 
+    /// Note why the connection is broken, before `lost`.
+    pub fn broke(&mut self, why: String) {
+        self.broken = Some(why);
+    }
+
     /// Note that the server closed the connection, or that it broke.
     pub fn lost(&mut self, now: f64, wall_now_us: u64) -> Next {
         if self.client.is_shaking() {
-            self.tell_no_handshake("lost connection");
+            let reason = self.broken.take();
+            self.tell_no_handshake(reason.as_deref().unwrap_or("lost connection"));
         }
         self.client.lost();
         self.next(now, wall_now_us)

@@ -59,6 +59,7 @@ use transaction::{BadAddress, push_mail, push_rcpt};
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
 
+const RSET: &[u8] = b"RSET\r\n";
 /// A step of the dialogue that the driver must handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -301,7 +302,7 @@ impl Client {
             return self.finish_all(recipients, &status);
         }
         if self.needs_reset {
-            self.pipeline.plan_line(Expect::Rset, b"RSET\r\n");
+            self.pipeline.plan_line(Expect::Rset, RSET);
         }
         if self.plan_mail(envelope).is_err() {
             self.pipeline.forget_planned();
@@ -323,7 +324,7 @@ impl Client {
         }
         self.probes = envelope.is_probe();
         if self.probes {
-            self.pipeline.plan_line(Expect::Abort, b"RSET\r\n");
+            self.pipeline.plan_line(Expect::Abort, RSET);
         } else {
             self.pipeline.plan_line(Expect::Data, b"DATA\r\n");
         }

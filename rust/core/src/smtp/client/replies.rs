@@ -3,7 +3,7 @@
 use super::capability::Capabilities;
 use super::expect::Expect;
 use super::response::Response;
-use super::{Client, END_OF_DATA, Event, Phase, Protocol};
+use super::{Client, END_OF_DATA, Event, Phase, Protocol, RSET};
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, outcome_of};
 
@@ -68,7 +68,7 @@ impl Client {
                 // The rest of the commands is not needed. The replies to sent commands must be read.
                 self.pipeline.forget_planned();
                 if self.pipeline.awaited() == 0 {
-                    return self.finish();
+                    return self.end_envelope(now);
                 }
             }
             self.send_commands();
@@ -87,6 +87,18 @@ impl Client {
             self.needs_reset = true;
             self.send_commands();
         }
+        self.set_deadline(now);
+    }
+
+    /// End a transaction whose message the server does not want. As in Postfix, RSET comes before QUIT; on a connection that
+    /// carries another message it comes with that one's commands.
+    fn end_envelope(&mut self, now: f64) {
+        if !self.last_transaction || !self.reusable {
+            return self.finish();
+        }
+        self.events.extend(self.held.drain(..));
+        self.output.extend_from_slice(RSET);
+        self.pipeline.expect(Expect::Abort);
         self.set_deadline(now);
     }
 

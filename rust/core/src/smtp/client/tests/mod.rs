@@ -694,3 +694,35 @@ fn quit_follows_the_final_dot_and_its_reply_is_no_verdict() {
         }
     }
 }
+
+#[test]
+fn rset_comes_before_quit_if_the_server_wants_no_message() {
+    const HELLO: &str = "220 mx ESMTP\r\n|250-mx\r\n250 PIPELINING\r\n|";
+    const PLAIN: &str = "220 mx ESMTP\r\n|250 mx\r\n|";
+    let play = |last: bool, server: &str| {
+        let mut dialogue = Dialogue::new(settings(), &[1]);
+        dialogue.client.set_last_transaction(last);
+        play_on(dialogue, server, false)
+    };
+    for (last, server, said) in [
+        (true, format!("{PLAIN}250 ok\r\n|550 no\r\n"), "RCPT TO:<r0@x>\r\n|RSET\r\n|"),
+        (true, format!("{PLAIN}550 no\r\n"), "MAIL FROM:<s@example.org>\r\n|RSET\r\n|"),
+        (true, format!("{PLAIN}250 ok\r\n|250 ok\r\n|554 no\r\n"), "DATA\r\n|RSET\r\n|"),
+        (true, format!("{HELLO}250 ok\r\n550 no\r\n554 no\r\n"), "DATA\r\n|RSET\r\n|"),
+        (true, format!("{HELLO}250 ok\r\n550 no\r\n354 go\r\n|554 no\r\n"), "|.\r\n|"),
+        (false, format!("{PLAIN}250 ok\r\n|550 no\r\n"), "RCPT TO:<r0@x>\r\n|"),
+    ] {
+        let dialogue = play(last, &server);
+        assert!(dialogue.said.ends_with(said), "{server}: {}", dialogue.said);
+        assert_eq!(dialogue.verdicts.len(), 1, "the verdict waits for nothing");
+        let resets = said.contains("RSET");
+        assert_eq!(dialogue.events.iter().any(|event| event == "finished"), !resets, "{:?}", dialogue.events);
+        let ends = [("250 ok\r\n", "finished"), ("421 bye\r\n", "finished, closed"), ("EOF", "failed 4.4.2")];
+        for (end, event) in ends.into_iter().filter(|_| resets) {
+            let dialogue = play(last, &format!("{server}|{end}"));
+            let found = dialogue.events.last().cloned().unwrap_or_default();
+            assert!(found.starts_with(event), "{end}: {found}");
+            assert_eq!(dialogue.verdicts.len(), 1);
+        }
+    }
+}
