@@ -258,6 +258,45 @@ def test_a_client_hello_that_stops_at_any_octet_times_out(site: Site) -> None:
         assert f"lost connection after STARTTLS from unknown[127.0.0.1]:{client.port}\n" in log
 
 
+def second_flight(client: TlsClient, tls: ssl.SSLContext) -> bytes:
+    """Send a ClientHello, and return what the client would say to the server's first flight."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    engine = tls.wrap_bio(incoming, outgoing, server_hostname="mx.example.org")
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            engine.do_handshake()
+        said = outgoing.read()
+        if said and incoming.pending == 0 and engine.cipher() is not None:
+            return said
+        client.socket.sendall(said)
+        octets = client.socket.recv(65536)
+        assert octets
+        incoming.write(octets)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_end_of_a_handshake_that_stops_at_any_octet_times_out(site: Site, version: ssl.TLSVersion) -> None:
+    tls = context()
+    tls.minimum_version = tls.maximum_version = version
+    first = begun(site)
+    octets = len(second_flight(first, tls))
+    first.close()
+    clients = [begun(site) for _ in range(octets)]
+    for sent, client in enumerate(clients):
+        flight = second_flight(client, tls)
+        assert len(flight) == octets
+        client.socket.sendall(flight[:sent])
+    assert TlsClient(site.port).starttls(context())[-1] == "250 CHUNKING"
+    for client in clients:
+        assert client.reply() == [CLOSED]
+        client.close()
+    ended_session(site, clients[-1].port)
+    log = site.log_text()
+    for client in clients:
+        assert f"SSL_accept error from unknown[127.0.0.1]:{client.port}: Connection timed out\n" in log
+        assert f"lost connection after STARTTLS from unknown[127.0.0.1]:{client.port}\n" in log
+
+
 def test_a_client_that_sends_one_octet_at_a_time_is_served(site: Site) -> None:
     client = begun(site)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
