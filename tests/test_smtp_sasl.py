@@ -55,9 +55,9 @@ def logins(directory: Path, more: str, protocol: str = "smtp") -> Logins:
 
 async def user(of: Logins, host: str, nexthop: str, sender: str = "s@x.example") -> str | None:
     """Return the user name for a server."""
-    login = await of.of(Target(host, "192.0.2.1", 25), parse(nexthop, 25, lmtp=nexthop[4:5] == ":"), sender, "4bX")
-    found = None if login is None else re.search(r'user: "(.*?)"', repr(login))
-    return found[1] if found else None if login is None else repr(login)
+    login = await of.of(Target(host, "192.0.2.1", 25), parse(nexthop, 25, lmtp=nexthop[4:5] == ":"), sender, "4bX", 0.0)
+    found = None if login.core is None else re.search(r'user: "(.*?)"', repr(login.core))
+    return found[1] if found else None if login.core is None else repr(login.core)
 
 
 @pytest.mark.parametrize(

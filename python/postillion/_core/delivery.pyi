@@ -226,6 +226,19 @@ class Request:
         def fault(self) -> tuple[str, str] | None: ...
 
     @final
+    class Login:
+        """Remember that a server has refused the login of a job, with 535. `said`: its reply on one line."""
+
+        __match_args__ = ("ticket", "dsn", "said")
+        def __new__(cls, ticket: int, dsn: str, said: str) -> Request.Login: ...
+        @property
+        def ticket(self) -> int: ...
+        @property
+        def dsn(self) -> str: ...
+        @property
+        def said(self) -> str: ...
+
+    @final
     class Done:
         """Forget a job of an earlier request."""
 
@@ -325,7 +338,9 @@ class DeliveryService:
     def stop(self, now: float) -> None:
         """Close all connections, and report the jobs in progress without the open recipients."""
 
-    def take_requests(self) -> list[Request.Find | Request.Ask | Request.Tls | Request.Done | Request.Sweep]:
+    def take_requests(
+        self,
+    ) -> list[Request.Find | Request.Ask | Request.Tls | Request.Login | Request.Done | Request.Sweep]:
         """Take the requests since the last call."""
 
     def take_results(self) -> bytes | None:

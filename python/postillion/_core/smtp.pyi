@@ -37,6 +37,13 @@ class SmtpLogin:
         """Log in with a name and a password, or a token. Raises `UnicodeEncodeError` for a name that is not UTF-8."""
 
     @staticmethod
+    def refused(dsn: str, said: str) -> SmtpLogin:
+        """Return a login that the server has refused before: mail gets that reply if the server offers AUTH.
+
+        Raises `ValueError` for a bad status code.
+        """
+
+    @staticmethod
     def unknown() -> SmtpLogin:
         """Return the login of a client whose table has failed: mail waits if the server offers AUTH."""
 

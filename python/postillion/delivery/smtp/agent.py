@@ -20,7 +20,8 @@ from postillion._core.delivery import DeliveryService, Request
 from postillion._core.smtp import SmtpClientSettings
 from postillion.delivery.agent import Agent
 from postillion.delivery.smtp.nexthop import BadNextHop, NextHop, parse, parse_list, port_number
-from postillion.delivery.smtp.sasl import Logins, allowed_mechanisms
+from postillion.delivery.smtp.refused import Refusal
+from postillion.delivery.smtp.sasl import NO_LOGIN, Login, Logins, allowed_mechanisms
 from postillion.delivery.smtp.search import Search
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, known_targets, targets
 from postillion.delivery.smtp.tls.connector import Connector, Wanted
@@ -31,7 +32,6 @@ from postillion.tables.answers import Answer, Batch, MessageLookups
 from postillion.tables.checks import open_client_checks
 
 if TYPE_CHECKING:
-    from postillion._core.smtp import SmtpLogin
     from postillion.config import Config
     from postillion.program.daemon import Daemon
 
@@ -131,6 +131,8 @@ class SmtpAgent(Agent):
                         self._ask(key, ticket, lookups, first)
                     case Request.Tls(ticket, fault):
                         self._count_tls(ticket, fault)
+                    case Request.Login(ticket, dsn, said):
+                        self._note_refusal(ticket, Refusal(dsn, said))
                     case Request.Done(ticket):
                         self._forget(ticket)
                     case Request.Sweep():
@@ -187,7 +189,7 @@ class SmtpAgent(Agent):
                 if wanted is None or self.logins.is_enabled:
                     self._begin(ticket, search, self._find_terms(ticket, search, target))
                 else:
-                    self._connect(ticket, search, target, wanted, None)
+                    self._connect(ticket, search, target, wanted, NO_LOGIN)
                 return
         except Exception as problem:
             self._fail(ticket, problem)
@@ -226,12 +228,13 @@ class SmtpAgent(Agent):
         except NoPolicy as problem:
             self.core.note(ticket, problem.dsn, str(problem))
             return True
-        login = await self.logins.of(target, search.site, job.sender, job.queue_id)
+        login = await self.logins.of(target, search.site, job.sender, job.queue_id, time.time())
         self._connect(ticket, search, target, wanted, login)
         return False
 
-    def _connect(self, ticket: int, search: Search, target: Target, wanted: Wanted, login: SmtpLogin | None) -> None:
+    def _connect(self, ticket: int, search: Search, target: Target, wanted: Wanted, login: Login) -> None:
         search.tls = None if wanted.source is None else (wanted.source, target)
+        search.account = login.account
         last_address = not search.remaining and search.is_last_site
         limit_reached = bool(self.session_limit) and search.servers + 1 >= self.session_limit
         self.core.connect(
@@ -246,7 +249,7 @@ class SmtpAgent(Agent):
             last_session=last_address or (limit_reached and search.is_last_site),
             source=None if target.port == 0 else self.bind[target.is_ipv6],
             hosts=search.hosts,
-            login=login,
+            login=login.core,
             tls=wanted.policy,
             reuses=not self.logins.by_sender,
             reuses_tls=wanted.reuses,
@@ -257,6 +260,11 @@ class SmtpAgent(Agent):
         if search is not None and search.tls is not None and self.reports is not None:
             policy, target = search.tls
             self.reports.note(search.site.host, policy, target, None if fault is None else Failure(*fault))
+
+    def _note_refusal(self, ticket: int, refusal: Refusal) -> None:
+        search = self.searches.get(ticket)
+        if search is not None and search.account is not None:
+            self.logins.note_refusal(search.account, refusal, time.time())
 
     def _note(self, ticket: int, search: Search, site: NextHop, problem: NoTargets) -> None:
         self.core.note(ticket, self._softened(problem.dsn, site, search), str(problem))

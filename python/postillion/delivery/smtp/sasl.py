@@ -8,11 +8,12 @@ extension, without its domain if this is ours, and `@domain`. No text here holds
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.address import AddressRules, quote
 from postillion._core.smtp import SASL_MECHANISMS, SmtpLogin
 from postillion.config.match_list import match_word
+from postillion.delivery.smtp.refused import Account, Refusal, RefusedLogins
 from postillion.tables import Maps, TableError, open_maps, open_word
 from postillion.tables.deferred import decided
 from postillion.tables.lists import DomainList
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 
 TYPE = "cyrus"
 """The only type: there, too, it means that the client knows the mechanisms itself."""
+
+
+class Login(NamedTuple):
+    """A login at a server; `core` is None without one. `account`: to be noted if the server refuses it."""
+
+    core: SmtpLogin | None
+    account: Account | None = None
+
+
+NO_LOGIN: Final = Login(None)
 
 
 class Logins:
@@ -44,10 +55,12 @@ class Logins:
         self._delimiter = config.text(f"{protocol}_sasl_password_result_delimiter")
         self._hostname = config.text("myhostname")
         self._maps = Maps([])
+        self._refused: RefusedLogins | None = None
         if not self.is_enabled:
             return
         _check_type(config, protocol)
         self._maps = open_maps(self._parameter, config)
+        self._refused = RefusedLogins.of(config, protocol, warn)
         if not self._maps:
             enabled = f"{protocol}_sasl_auth_enable"
             problem = f"{enabled} = yes needs accounts, and {self._parameter} is empty"
@@ -57,26 +70,36 @@ class Logins:
             self._origin = config.text("myorigin").lower()
             self._own_domains = DomainList("mydestination", config, exact=True)
 
-    async def of(self, target: Target, site: NextHop, sender: str, queue_id: str) -> SmtpLogin | None:
-        """Return the login at a server; None without an account there. `site`: the next hop that it belongs to.
+    async def of(self, target: Target, site: NextHop, sender: str, queue_id: str, wall_now: float) -> Login:
+        """Return the login at a server. `site`: the next hop that it belongs to.
 
         When a table fails, the login is unknown: mail waits if the server offers AUTH.
         """
         if not self.is_enabled:
-            return None
+            return NO_LOGIN
         try:
             value = await self.account(target, site, sender)
         except TableError as problem:
             self._warn(f"{queue_id}: {self._parameter} lookup error: {problem}")
-            return SmtpLogin.unknown()
+            return Login(SmtpLogin.unknown())
         if value is None:
-            return None
+            return NO_LOGIN
         user, _, password = value.partition(self._delimiter)
+        account = Account(self._host(target, site), user.strip(), password.encode("utf-8", "surrogateescape"))
         try:
-            return SmtpLogin(user.strip(), password.encode("utf-8", "surrogateescape"))
+            login = SmtpLogin(account.user, account.password)
         except UnicodeEncodeError:
             self._warn(f"{queue_id}: {self._parameter}: the user name for {self._host(target, site)} is not UTF-8")
-            return SmtpLogin.unknown()
+            return Login(SmtpLogin.unknown())
+        if self._refused is None:
+            return Login(login)
+        refusal = self._refused.find(account, wall_now)
+        return Login(login, account) if refusal is None else Login(SmtpLogin.refused(*refusal))
+
+    def note_refusal(self, account: Account, refusal: Refusal, wall_now: float) -> None:
+        """Remember that a server has refused an account."""
+        if self._refused is not None:
+            self._refused.note(account, refusal, wall_now)
 
     async def account(self, target: Target, site: NextHop, sender: str) -> str | None:
         """Return the account for a server as its table has it, with the password; None without one.

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from postillion.delivery.smtp.nexthop import NextHop
+from postillion.delivery.smtp.refused import Account
 from postillion.delivery.smtp.targets import Target
 from postillion.delivery.smtp.tls.policy import Policy
 
@@ -16,7 +17,7 @@ Tried = tuple[str, str, int]
 class Search:
     """The hosts of a job that are left to try."""
 
-    __slots__ = ("_number", "hosts", "nexthop", "remaining", "servers", "site", "sites", "tls", "tried")
+    __slots__ = ("_number", "account", "hosts", "nexthop", "remaining", "servers", "site", "sites", "tls", "tried")
 
     def __init__(self, nexthop: str, sites: list[NextHop]) -> None:
         self.nexthop = nexthop
@@ -31,6 +32,8 @@ class Search:
         """The next hop whose hosts are tried."""
         self.tls: tuple[Policy, Target] | None = None
         """The policy of the connection in progress, and its host; None in the clear."""
+        self.account: Account | None = None
+        """The account of the connection in progress, if its refusal is to be noted."""
         self.hosts = 1
         """The number of hosts at the last lookup."""
         self._number = 0

@@ -3,6 +3,7 @@
 use super::server::Server;
 use crate::ask::Lookup;
 use crate::net::reactor::Key;
+use crate::sasl::Refusal;
 use std::sync::Arc;
 
 /// The number of a job in progress. It is never used for another one.
@@ -48,6 +49,13 @@ pub enum Request {
         ticket: Ticket,
         /// Why there is no session with the right server.
         fault: Option<TlsFault>,
+    },
+    /// Remember that a server has refused the login of a job.
+    Login {
+        /// The job.
+        ticket: Ticket,
+        /// The server's reply.
+        refusal: Refusal,
     },
     /// Forget a job of an earlier `Find`: it needs no server any more.
     Done(Ticket),

@@ -25,6 +25,8 @@ settings! {
         connect_timeout: f64 = seconds "smtp_connect_timeout",
         /// Tell the owner about TLS sessions.
         reports_tls: bool = "smtp_tlsrpt_enable",
+        /// Tell the owner about refused logins: it names a table for them.
+        notes_refusals: bool = is_set "smtp_sasl_auth_cache_name",
         /// Connect from the source address alone.
         bind_address_enforce: bool = "smtp_bind_address_enforce",
     }
@@ -32,6 +34,10 @@ settings! {
 
 fn names<S: Source>(source: &S, name: &str) -> Result<HashSet<String>, S::Error> {
     Ok(source.items(name)?.into_iter().map(|word| word.to_lowercase()).collect())
+}
+
+fn is_set<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
+    Ok(!source.text(name)?.trim().is_empty())
 }
 
 impl ConnectionSettings {

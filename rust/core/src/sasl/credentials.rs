@@ -1,5 +1,6 @@
 //! A user's name and password. No text of this program holds a password: `Secret` shows none.
 
+use crate::mail::reply::Enhanced;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +17,15 @@ pub struct Credentials {
     pub password: Secret,
 }
 
+/// The reply to a login that a server has refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reply's status code.
+    pub dsn: Enhanced,
+    /// The reply on one line.
+    pub said: Box<str>,
+}
+
 /// A client's login at a server.
 #[derive(Debug, Clone, Default)]
 pub enum Login {
@@ -24,6 +34,8 @@ pub enum Login {
     Never,
     /// It logs in.
     As(Arc<Credentials>),
+    /// The server has refused the account before: mail gets that reply if the server offers AUTH.
+    Refused(Arc<Refusal>),
     /// A table could not say: mail waits if the server offers AUTH.
     Unknown,
 }

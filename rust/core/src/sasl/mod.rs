@@ -12,6 +12,6 @@ pub mod mechanism;
 #[cfg(test)]
 pub mod testing;
 
-pub use credentials::{Credentials, Login, Secret};
+pub use credentials::{Credentials, Login, Refusal, Secret};
 pub use kind::{Kind, Kinds, Options, choose};
 pub use mechanism::{Failure, Fault, Mechanism, Mechanisms, Request};

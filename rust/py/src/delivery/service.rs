@@ -28,6 +28,7 @@ pub enum Request {
     Find { ticket: u64, nexthop: String, tried: Option<Tried>, completed: bool },
     Ask { key: u64, ticket: u64, lookups: Vec<(usize, Py<PyBytes>)>, first: bool },
     Tls { ticket: u64, fault: Option<(String, String)> },
+    Login { ticket: u64, dsn: String, said: String },
     Done { ticket: u64 },
     Sweep(),
 }
@@ -45,6 +46,9 @@ impl Request {
             }
             request::Request::Tls { ticket, fault } => {
                 Self::Tls { ticket, fault: fault.map(|fault| (fault.kind.to_owned(), fault.reason)) }
+            }
+            request::Request::Login { ticket, refusal } => {
+                Self::Login { ticket, dsn: refusal.dsn.to_string(), said: refusal.said.into() }
             }
             request::Request::Done(ticket) => Self::Done { ticket },
             request::Request::Sweep => Self::Sweep(),

@@ -3,7 +3,7 @@
 use crate::checks::{ListTuple, lists};
 use crate::config::MainCf;
 use crate::tls::client::TlsClient;
-use postillion_core::sasl::{Credentials, Kind, Login};
+use postillion_core::sasl::{Credentials, Kind, Login, Refusal};
 use postillion_core::smtp::client::{ClientSettings, Protocol};
 use postillion_sasl::Library;
 use pyo3::exceptions::PyValueError;
@@ -59,6 +59,13 @@ impl SmtpLogin {
     #[staticmethod]
     fn unknown() -> Self {
         Self { inner: Login::Unknown }
+    }
+
+    #[staticmethod]
+    fn refused(dsn: &str, said: &str) -> PyResult<Self> {
+        let bad = || PyValueError::new_err(format!("bad status code {dsn:?}"));
+        let dsn = dsn.parse().map_err(|_| bad())?;
+        Ok(Self { inner: Login::Refused(Arc::new(Refusal { dsn, said: said.into() })) })
     }
 
     fn __repr__(&self) -> String {

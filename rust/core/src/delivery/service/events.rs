@@ -87,6 +87,12 @@ impl Service {
             {
                 self.requests.push(Request::Tls { ticket, fault });
             }
+            if self.settings.notes_refusals
+                && let Some(ticket) = visit.ticket
+                && let Some(refusal) = lock(&session).session.take_refusal()
+            {
+                self.requests.push(Request::Login { ticket, refusal });
+            }
             next = match next {
                 Next::More => return,
                 // A lost connection takes no further piece.

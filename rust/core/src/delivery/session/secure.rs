@@ -4,7 +4,7 @@ use super::{Next, Session};
 use crate::delivery::assignment::Assignment;
 use crate::delivery::request::TlsFault;
 use crate::log::Log;
-use crate::sasl::Login;
+use crate::sasl::{Login, Refusal};
 use crate::tls::{Channel, Facts, Failure};
 use std::fmt::Arguments;
 
@@ -81,6 +81,11 @@ impl Session {
     /// Take the result of TLS, once it is known: for the reports to a domain.
     pub fn take_tls_result(&mut self) -> Option<Option<TlsFault>> {
         self.tls_result.take()
+    }
+
+    /// Take the reply of a server that does not know this user and password.
+    pub fn take_refusal(&mut self) -> Option<Refusal> {
+        self.client.take_refusal()
     }
 
     /// Note that the dialogue goes on, or ends, in the clear.

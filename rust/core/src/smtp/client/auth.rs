@@ -16,7 +16,7 @@ use super::{Client, Event};
 use crate::mail::base64;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, outcome_of};
-use crate::sasl::{Failure, Fault, Kind, Kinds, Login, Mechanism, Request, Secret, choose};
+use crate::sasl::{Failure, Fault, Kind, Kinds, Login, Mechanism, Refusal, Request, Secret, choose};
 use std::mem;
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ const RESPONSE_MAX_OCTETS: usize = 12_288;
 const CHALLENGE_MAX_OCTETS: usize = 2000;
 /// Maximum number of challenges in one exchange. SCRAM has two.
 const CHALLENGES_MAX: usize = 10;
+/// The code of a reply to a wrong user name or password (RFC 4954 §4).
+const BAD_CREDENTIALS: u16 = 535;
 /// X.7.0: security (RFC 3463 §3.8).
 const SECURITY: Enhanced = Enhanced { class: 4, subject: 7, detail: 0 };
 /// X.3.0: the mail system itself (RFC 3463 §3.4).
@@ -90,6 +92,11 @@ impl Client {
             Login::Never => return false,
             Login::As(credentials) => {
                 Request { credentials: Arc::clone(credentials), names_identity: self.settings.auth.names_identity }
+            }
+            Login::Refused(refusal) => {
+                let refusal = Arc::clone(refusal);
+                self.refused_before(&refusal);
+                return true;
             }
             Login::Unknown => {
                 self.local_auth_error();
@@ -202,18 +209,40 @@ impl Client {
     }
 
     fn login_refused(&mut self, response: &Response) {
-        let mut dsn = response.dsn();
-        if dsn.class == 5 && self.settings.auth.soft_bounce {
-            dsn.class = 4;
+        let said = response.one_line();
+        if response.code == BAD_CREDENTIALS {
+            self.refusal = Some(Refusal { dsn: response.dsn(), said: said.as_str().into() });
         }
+        let dsn = self.softened(response.dsn());
         if response.code == 421 {
             // The server closes the connection (RFC 5321 §3.8), and reads no QUIT.
             self.close();
         }
         let name = &self.peer.name_address;
-        let text = format!("SASL authentication failed; server {name} said: {}", response.one_line());
+        let text = format!("SASL authentication failed; server {name} said: {said}");
         let remote = Some(self.peer.name_address_port.as_str().into());
         self.fail_with(Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote });
+    }
+
+    /// Fail as the server did when it refused this account.
+    fn refused_before(&mut self, refusal: &Refusal) {
+        let dsn = self.softened(refusal.dsn);
+        let said = &refusal.said;
+        let text = format!("SASL [CACHED] authentication failed; server {} said: {said}", self.peer.host());
+        let remote = Some(self.peer.name_address_port.as_str().into());
+        self.fail_with(Status { outcome: outcome_of(dsn), dsn, text: text.into(), remote });
+    }
+
+    /// Take the reply of a server that does not know this user and password.
+    pub fn take_refusal(&mut self) -> Option<Refusal> {
+        self.refusal.take()
+    }
+
+    fn softened(&self, mut dsn: Enhanced) -> Enhanced {
+        if dsn.class == 5 && self.settings.auth.soft_bounce {
+            dsn.class = 4;
+        }
+        dsn
     }
 
     fn cannot_authenticate(&mut self, failure: &Failure) {

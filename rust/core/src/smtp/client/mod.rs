@@ -44,6 +44,7 @@ use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::line_limit::LineLimit;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::{Status, outcome_of};
+use crate::sasl::Refusal;
 use auth::Auth;
 use capability::Capabilities;
 use expect::Expect;
@@ -58,8 +59,8 @@ use transaction::{BadAddress, push_mail, push_rcpt};
 
 const END_OF_DATA: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
-
 const RSET: &[u8] = b"RSET\r\n";
+
 /// A step of the dialogue that the driver must handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -118,6 +119,8 @@ pub struct Client {
     tls: Tls,
     protection: Protection,
     auth: Auth,
+    /// The reply of a server that has refused the login.
+    refusal: Option<Refusal>,
     phase: Phase,
     reader: ResponseReader,
     events: VecDeque<Event>,
@@ -158,6 +161,7 @@ impl Client {
             tls: Tls::Off,
             protection: Protection::None,
             auth: Auth::Off,
+            refusal: None,
             phase: Phase::Handshake,
             reader: ResponseReader::default(),
             events: VecDeque::new(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sasl::testing::Fake;
-use crate::sasl::{Credentials, Kind, Kinds, Options};
+use crate::sasl::{Credentials, Kind, Kinds, Options, Refusal};
 
 const HELLO: &str = "220 mx ESMTP\r\n|250-mx\r\n250 AUTH ";
 const SENT: [&str; 4] = ["ready", "body", "0 Sent 2.0.0 250 ok", "finished"];
@@ -295,5 +295,38 @@ fn a_client_shows_no_password() {
             assert!(!shown.contains(form), "{shown}");
         }
         dialogue.client.take_output();
+    }
+}
+
+#[test]
+fn an_account_that_was_refused_is_not_tried_again() {
+    let refused = |dsn: &str| {
+        Login::Refused(Arc::new(Refusal { dsn: dsn.parse().expect("a code"), said: format!("535 {dsn} no").into() }))
+    };
+    let told = "SASL [CACHED] authentication failed; server mx said: 535 5.7.8 no";
+    for (soft, dsn) in [(true, "4.7.8"), (false, "5.7.8")] {
+        let server = format!("{HELLO}PLAIN\r\n");
+        let dialogue = login(with_auth(|auth| auth.soft_bounce = soft), refused("5.7.8"), &server, false);
+        assert_eq!(dialogue.events, [format!("failed {dsn} {told}")]);
+        assert_eq!(dialogue.said, "EHLO me\r\n|QUIT\r\n|");
+    }
+    let server = format!("220 mx ESMTP\r\n|250-mx\r\n250 X\r\n|{MAIL}");
+    assert_eq!(login(with_auth(|_| {}), refused("5.7.8"), &server, false).events, SENT, "AUTH is not offered");
+}
+
+#[test]
+fn only_a_wrong_user_or_password_is_to_be_remembered() {
+    for (reply, remembered) in [
+        ("535 5.7.8 no", Some(("5.7.8", "535 5.7.8 no"))),
+        ("535-5.7.8 a\r\n535 5.7.8 b", Some(("5.7.8", "535-5.7.8 a 535 5.7.8 b"))),
+        ("535 no", Some(("5.0.0", "535 no"))),
+        ("454 4.7.0 later", None),
+        ("534 5.7.9 too weak", None),
+        ("235 ok", None),
+    ] {
+        let mut dialogue = login(with_auth(|_| {}), user("u", "p"), &format!("{HELLO}PLAIN\r\n|{reply}\r\n"), false);
+        let found = dialogue.client.take_refusal();
+        let found = found.as_ref().map(|refusal| (refusal.dsn.to_string(), &*refusal.said));
+        assert_eq!(found.as_ref().map(|(dsn, said)| (dsn.as_str(), *said)), remembered, "{reply}");
     }
 }
