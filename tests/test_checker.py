@@ -588,8 +588,8 @@ def test_bad_input_is_one_line_with_its_place(site: Site, parameters: str, servi
         ),
         (
             "",
-            SUBMISSION + "-o smtpd_tls_loglevel_maps=inline:{}",
-            NEXT + "smtpd_tls_loglevel_maps=inline:{} has no effect",
+            SUBMISSION + "-o milter_header_checks=inline:{}",
+            NEXT + "milter_header_checks=inline:{} has no effect",
         ),
         (
             "",

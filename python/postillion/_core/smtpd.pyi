@@ -184,6 +184,7 @@ class SmtpdSession:
         reverse_name: str = "unknown",
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
+        tls_log_level: int | None = None,
     ) -> SmtpdSession: ...
     def greet(self, now: float) -> Next:
         """Greet the client with 220."""
@@ -359,6 +360,7 @@ class SmtpdService:
         group: int | None = None,
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
+        tls_log_level: int | None = None,
         stressed: bool = False,
     ) -> None:
         """Greet clients from this address without a request, until that time; `stressed`: those under stress."""
@@ -390,6 +392,7 @@ class SmtpdService:
         group: int | None = None,
         rewrites_headers: bool = False,
         bare_newline_spared: bool = False,
+        tls_log_level: int | None = None,
         refusal: tuple[int, str, str] | None = None,
         dismissal: str | None = None,
     ) -> _Requests:

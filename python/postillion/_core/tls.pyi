@@ -122,6 +122,7 @@ class TlsClient:
         servername: str | None = None,
         session_key: str = "",
         insecure_mx: bool = False,
+        log_level: int | None = None,
     ) -> TlsPolicy:
         """Return the policy of a connection. Main.cf has the rest of the choices.
 
@@ -129,6 +130,7 @@ class TlsClient:
         hexadecimal digits. `tlsa`: the server's records (usage, selector, matching type, data). If none is usable,
         `dane` becomes `encrypt`. `insecure_mx`: the server's name comes from an MX record without a signature.
         `session_key`: the server's part of the key of the cached TLS session; the policy is the other part.
+        `log_level`: the amount of log lines; None: as main.cf says.
 
         Raises `ValueError` with a text for the log, such as a bad cipher grade.
         """

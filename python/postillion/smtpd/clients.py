@@ -11,6 +11,7 @@ from postillion.smtpd.names import UNKNOWN, Name, Names
 from postillion.tables import Table, TableError, open_word
 from postillion.tables.deferred import at_once, decided
 from postillion.tables.lists import NetworkList, parse_address
+from postillion.tables.tls_log_levels import TlsLogLevels
 
 CACHED_MAX: Final = 4096
 REWRITERS: Final = "local_header_rewrite_clients"
@@ -32,18 +33,22 @@ REWRITER_WORDS: Final = frozenset(
 class Facts:
     """The facts about an address. `trusted`: in mynetworks. `inside`: one of this system's own. `exempt`: not counted.
 
-    `rewrites_headers`: local_header_rewrite_clients. `spared`: smtpd_forbid_bare_newline_exclusions. `bucket`: the
-    network that counts as one client (smtpd_client_ipv4_prefix_length). `problem`: why a table could not answer; empty
-    when all could.
+    `rewrites_headers`: local_header_rewrite_clients. `spared`: smtpd_forbid_bare_newline_exclusions. `tls_log_level`:
+    that of smtpd_tls_loglevel_maps; None without one. `bucket`: the network that counts as one client
+    (smtpd_client_ipv4_prefix_length). `problem`: why a table could not answer; empty when all could.
     """
 
-    __slots__ = ("address", "bucket", "exempt", "inside", "problem", "rewrites_headers", "spared", "trusted")
+    __slots__ = (
+        *("address", "bucket", "exempt", "inside", "problem", "rewrites_headers", "spared"),
+        *("tls_log_level", "trusted"),
+    )
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.bucket = address
         self.problem = ""
         self.trusted = self.inside = self.exempt = self.rewrites_headers = self.spared = False
+        self.tls_log_level: int | None = None
 
 
 class Client:
@@ -93,6 +98,7 @@ class Clients:
         self._names = names
         self._exempt = NetworkList("smtpd_client_event_limit_exceptions", config)
         self._spared = NetworkList("smtpd_forbid_bare_newline_exclusions", config)
+        self._log_levels = TlsLogLevels("smtpd_tls_loglevel_maps", config)
         self._rewriters, self._rewriter_tables = _rewriters(config)
         self._prefixes = {
             4: config.number("smtpd_client_ipv4_prefix_length"),
@@ -131,6 +137,8 @@ class Clients:
     def _look_up(self, address: str, name: str) -> tuple[Facts, bool]:
         facts = Facts(address)
         facts.bucket = self._bucket(address)
+        if self._log_levels:
+            facts.tls_log_level = self._log_levels.of(name, address)
         try:
             facts.trusted = self._access.mynetworks.matches(address, name)
             facts.exempt = self._exempt.matches(address, name)

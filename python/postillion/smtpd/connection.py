@@ -309,6 +309,7 @@ class Connection:
                 group=group,
                 rewrites_headers=facts.rewrites_headers,
                 bare_newline_spared=facts.spared,
+                tls_log_level=facts.tls_log_level,
                 stressed=self.stressed,
             )
         dismissal = reply.text if reply is not None and Dismiss() in verdict.actions else None
@@ -321,6 +322,7 @@ class Connection:
             group=group,
             rewrites_headers=facts.rewrites_headers,
             bare_newline_spared=facts.spared,
+            tls_log_level=facts.tls_log_level,
             refusal=reply,
             dismissal=dismissal,
         )

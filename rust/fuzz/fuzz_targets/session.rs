@@ -304,6 +304,7 @@ fn play(rules: &Rules, pieces: &[&[u8]]) -> Heard {
         port: 4000,
         rewrites_headers: false,
         bare_newline_spared: false,
+        tls_log_level: None,
     };
     let heard = Heard { output: vec![], log: vec![], stored: vec![], kept: vec![], promised: vec![] };
     let accepted = Arc::new(Accepted::default());

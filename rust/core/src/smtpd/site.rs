@@ -10,7 +10,7 @@ use crate::smtp::server::config::ServerConfig;
 use crate::smtpd::flow::Flow;
 use crate::smtpd::listing::RecipientTables;
 use crate::tls::Engines;
-use crate::tls::settings::ServerTls;
+use crate::tls::settings::{LogLevel, ServerTls};
 use std::sync::Arc;
 
 settings! {
@@ -41,12 +41,8 @@ pub struct SiteTls {
     pub engines: Arc<dyn Engines>,
     /// TLS begins with the connection.
     pub wrapper: bool,
-    /// Handshakes are logged.
-    pub logs: bool,
-    /// The certificates of clients are logged.
-    pub logs_certificates: bool,
-    /// The problem of a certificate that is not trusted is logged.
-    pub logs_untrusted: bool,
+    /// From 1 up handshakes are logged, from 2 up the certificates of clients and what is wrong with them.
+    pub log_level: LogLevel,
     /// The Received header describes TLS.
     pub in_received: bool,
     /// Clients are asked for a certificate.
@@ -61,9 +57,7 @@ impl SiteTls {
         Self {
             engines,
             wrapper: settings.wrapper,
-            logs: settings.loglevel.0 > 0,
-            logs_certificates: settings.loglevel.0 > 1,
-            logs_untrusted: settings.loglevel.0 > 1 || settings.requires_certificate(),
+            log_level: settings.loglevel,
             in_received: settings.received_header,
             asks_for_certificate: settings.asks_for_certificate(),
             requires_certificate: settings.requires_certificate(),
@@ -112,6 +106,8 @@ pub struct Client {
     pub rewrites_headers: bool,
     /// `smtpd_forbid_bare_newline_exclusions` names it.
     pub bare_newline_spared: bool,
+    /// `smtpd_tls_loglevel_maps` has it, in place of `smtpd_tls_loglevel`.
+    pub tls_log_level: Option<LogLevel>,
 }
 
 impl Client {

@@ -77,6 +77,8 @@ pub struct Wanted<'a> {
     pub servername: Option<&'a str>,
     /// The server's part of the key of the session.
     pub session_key: String,
+    /// The amount of log lines.
+    pub log_level: Option<LogLevel>,
 }
 
 impl ClientTls {
@@ -103,7 +105,7 @@ impl ClientTls {
             digest: self.fingerprint_digest.trim().to_owned(),
             tlsa: wanted.tlsa,
             servername: wanted.servername.map(servername).transpose()?,
-            log_level: self.loglevel,
+            log_level: wanted.log_level.unwrap_or(self.loglevel),
             session_key: wanted.session_key,
         })
     }

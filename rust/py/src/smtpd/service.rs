@@ -9,6 +9,7 @@ use postillion_core::smtpd::listing::Listing;
 use postillion_core::smtpd::request::{KnownClient, Opening};
 use postillion_core::smtpd::service::Service;
 use postillion_core::smtpd::site::Client;
+use postillion_core::tls::settings::LogLevel;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::net::SocketAddr;
@@ -84,7 +85,7 @@ impl SmtpdService {
     }
 
     #[pyo3(signature = (address, name, reverse_name, until, *, group=None, rewrites_headers=false,
-                        bare_newline_spared=false, stressed=false))]
+                        bare_newline_spared=false, tls_log_level=None, stressed=false))]
     #[expect(clippy::too_many_arguments, reason = "a client's facts, half of them by keyword")]
     fn know(
         &mut self,
@@ -95,10 +96,19 @@ impl SmtpdService {
         group: Option<u8>,
         rewrites_headers: bool,
         bare_newline_spared: bool,
+        tls_log_level: Option<u8>,
         stressed: bool,
     ) {
-        let known = known_client(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
-        self.service.know(known, until, stressed);
+        let client = Client {
+            name: name.into(),
+            reverse_name: reverse_name.into(),
+            address: address.into(),
+            port: 0,
+            rewrites_headers,
+            bare_newline_spared,
+            tls_log_level: tls_log_level.map(LogLevel),
+        };
+        self.service.know(KnownClient { client, group }, until, stressed);
     }
 
     #[pyo3(signature = (group, scope, until, *, listing="all", stressed=false))]
@@ -124,7 +134,7 @@ impl SmtpdService {
     }
 
     #[pyo3(signature = (key, address, name, reverse_name, now, *, group=None, rewrites_headers=false,
-                        bare_newline_spared=false, refusal=None, dismissal=None))]
+                        bare_newline_spared=false, tls_log_level=None, refusal=None, dismissal=None))]
     #[expect(clippy::too_many_arguments, reason = "a client's facts, most of them by keyword")]
     fn begin(
         &mut self,
@@ -136,6 +146,7 @@ impl SmtpdService {
         group: Option<u8>,
         rewrites_headers: bool,
         bare_newline_spared: bool,
+        tls_log_level: Option<u8>,
         refusal: Option<(u16, String, String)>,
         dismissal: Option<String>,
     ) -> PyResult<Option<Vec<Request>>> {
@@ -145,8 +156,16 @@ impl SmtpdService {
             (None, None) => Opening::Greet,
         };
         if let Some(key) = self.key(key) {
-            let known = known_client(address, name, reverse_name, group, rewrites_headers, bare_newline_spared);
-            self.service.begin(key, known, &opening, now);
+            let client = Client {
+                name: name.into(),
+                reverse_name: reverse_name.into(),
+                address: address.into(),
+                port: 0,
+                rewrites_headers,
+                bare_newline_spared,
+                tls_log_level: tls_log_level.map(LogLevel),
+            };
+            self.service.begin(key, KnownClient { client, group }, &opening, now);
         }
         Ok(self.requests())
     }
@@ -204,23 +223,4 @@ fn copy_of(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
     }
     // SAFETY: the socket has the descriptor open. Our reference and the GIL keep it open until the copy is made.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?)
-}
-
-fn known_client(
-    address: &str,
-    name: &str,
-    reverse_name: &str,
-    group: Option<u8>,
-    rewrites_headers: bool,
-    bare_newline_spared: bool,
-) -> KnownClient {
-    let client = Client {
-        name: name.into(),
-        reverse_name: reverse_name.into(),
-        address: address.into(),
-        port: 0,
-        rewrites_headers,
-        bare_newline_spared,
-    };
-    KnownClient { client, group }
 }

@@ -20,6 +20,7 @@ use postillion_core::smtpd::listing::{Listing, RecipientTables};
 use postillion_core::smtpd::request::Opening;
 use postillion_core::smtpd::session::{Session, Shared, lock};
 use postillion_core::smtpd::site::{Client, Site, SiteSettings};
+use postillion_core::tls::settings::LogLevel;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -112,7 +113,7 @@ pub struct SmtpdSession {
 impl SmtpdSession {
     #[new]
     #[pyo3(signature = (config, name, address, port, now, *, reverse_name="unknown", rewrites_headers=false,
-                        bare_newline_spared=false))]
+                        bare_newline_spared=false, tls_log_level=None))]
     #[expect(clippy::too_many_arguments, reason = "a client's facts, half of them by keyword")]
     fn new(
         config: &SmtpdConfig,
@@ -123,6 +124,7 @@ impl SmtpdSession {
         reverse_name: &str,
         rewrites_headers: bool,
         bare_newline_spared: bool,
+        tls_log_level: Option<u8>,
     ) -> Self {
         let client = Client {
             name: name.into(),
@@ -131,6 +133,7 @@ impl SmtpdSession {
             port,
             rewrites_headers,
             bare_newline_spared,
+            tls_log_level: tls_log_level.map(LogLevel),
         };
         Self { inner: Arc::new(Mutex::new(Session::new(Arc::clone(&config.site), client, None, 0, now))) }
     }

@@ -4,6 +4,7 @@ use crate::config::MainCf;
 use postillion_core::smtp::client::{Protocol, read_tls};
 use postillion_core::tls::client_settings::{ClientTls, Wanted};
 use postillion_core::tls::dane::Tlsa;
+use postillion_core::tls::settings::LogLevel;
 use postillion_core::tls::{ClientEngines, ClientLevel, Policy};
 use postillion_tls::client::{Client, Prefix};
 use postillion_tls::server::Problem;
@@ -60,7 +61,7 @@ impl TlsClient {
     #[expect(clippy::too_many_arguments, reason = "the attributes of a table of policies, by name")]
     #[pyo3(signature = (
         level, *, names=vec![], fingerprints=vec![], tlsa=vec![], trust_anchor_files=vec![], protocols=None,
-        ciphers=None, exclude=None, servername=None, session_key="", insecure_mx=false
+        ciphers=None, exclude=None, servername=None, session_key="", insecure_mx=false, log_level=None
     ))]
     fn policy(
         &self,
@@ -75,6 +76,7 @@ impl TlsClient {
         servername: Option<&str>,
         session_key: &str,
         insecure_mx: bool,
+        log_level: Option<u8>,
     ) -> PyResult<TlsPolicy> {
         let level = match ClientLevel::parse(level) {
             Some(ClientLevel::Dane) if insecure_mx => ClientLevel::HalfDane,
@@ -94,6 +96,7 @@ impl TlsClient {
             exclude,
             servername,
             session_key: session_key.to_owned(),
+            log_level: log_level.map(LogLevel),
         };
         let policy = match &self.client {
             Ok(client) => client.policy(wanted),

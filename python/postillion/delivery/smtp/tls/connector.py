@@ -9,6 +9,8 @@ from postillion._core.tls import TlsClient, TlsPolicy
 from postillion.delivery.smtp.tls.level import BY_DANE, at_least
 from postillion.delivery.smtp.tls.policies import TlsPolicies
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, NoPolicy, Policy
+from postillion.tables.deferred import decided
+from postillion.tables.tls_log_levels import TlsLogLevels
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -49,6 +51,7 @@ class Connector:
         and mail for which TLS is optional goes out in the clear.
         """
         self._policies = TlsPolicies(config, prefix, resolver, warn)
+        self._log_levels = TlsLogLevels(f"{prefix}_tls_loglevel_maps", config, warn)
         self._warn = warn
         self._converted = lru_cache(POLICIES_MAX)(self._convert)
         level = self._policies.settings.level
@@ -67,28 +70,34 @@ class Connector:
         """Return what main.cf alone decides; None when a table or DNS has a say. Raises `NoPolicy`."""
         if self._policies.never_used:
             return CLEAR
+        if self._log_levels:
+            return None
         policy = self._policies.known(site, target)
         return None if policy is None else self._wanted(policy, target)
 
     async def of(self, site: NextHop, target: Target) -> Wanted:
         """Return the use of TLS with a host of a next hop. Raises `NoPolicy`: try the next host."""
-        return self._wanted(await self._policies.policy_for(site, target), target)
+        policy = await self._policies.policy_for(site, target)
+        if policy.level == "none" or not self._log_levels:
+            return self._wanted(policy, target)
+        address = target.address if target.port else ""
+        return self._wanted(policy, target, await decided(lambda: self._log_levels.of(target.host, address)))
 
     async def close(self) -> None:
         """End what runs in the background."""
         await self._policies.close()
 
-    def _wanted(self, policy: Policy, target: Target) -> Wanted:
+    def _wanted(self, policy: Policy, target: Target, log_level: int | None = None) -> Wanted:
         if policy.level == "none":
             return CLEAR
         try:
             server = f"{target.host}[{target.address}]:{target.port}"
-            return Wanted(self._converted(policy, server), policy.connection_reuse, policy)
+            return Wanted(self._converted(policy, server, log_level), policy.connection_reuse, policy)
         except ValueError as problem:
             self._warn(f"TLS policy for {target.host}: {problem}")
             raise NoPolicy(*CONFIGURATION_PROBLEM) from None
 
-    def _convert(self, policy: Policy, server: str) -> TlsPolicy:
+    def _convert(self, policy: Policy, server: str, log_level: int | None) -> TlsPolicy:
         """Return the core's form of a policy. Raises `ValueError` for a value that the library does not have."""
         assert self.client is not None
         by_dane = policy.level in BY_DANE or policy.level == HALF_DANE
@@ -104,4 +113,5 @@ class Connector:
             servername=policy.servername or None,
             session_key=server,
             insecure_mx=policy.level == HALF_DANE,
+            log_level=log_level,
         )

@@ -1,6 +1,7 @@
 //! Sessions with TLS, by an engine without cryptography.
 
 use super::*;
+use crate::tls::settings::LogLevel;
 use crate::tls::testing::{HELLO, Plains};
 
 const EHLO: &str = "EHLO c.example\r\n";
@@ -11,9 +12,7 @@ fn by_starttls() -> SiteTls {
     SiteTls {
         engines: Arc::new(Plains),
         wrapper: false,
-        logs: true,
-        logs_untrusted: false,
-        logs_certificates: false,
+        log_level: LogLevel(1),
         in_received: true,
         asks_for_certificate: false,
         requires_certificate: false,

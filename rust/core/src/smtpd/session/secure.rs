@@ -5,6 +5,7 @@ use crate::mail::reply::Reply;
 use crate::smtp::server::Next;
 use crate::smtpd::request::Opening;
 use crate::tls::facts::ServerName;
+use crate::tls::settings::LogLevel;
 use crate::tls::{Channel, Facts, Failure};
 
 /// TLS of a session.
@@ -71,17 +72,18 @@ impl Session {
         }
         if let Some(tls) = &self.site.tls {
             let distrust = facts.client.as_ref().and_then(|certificate| certificate.distrust.as_ref());
-            if tls.logs_untrusted
+            let LogLevel(log_level) = self.client.tls_log_level.unwrap_or(tls.log_level);
+            if (log_level > 1 || tls.requires_certificate)
                 && let Some(distrust) = distrust
             {
                 self.site.log.info(format_args!("{}", distrust.told_of(&self.log_name)));
             }
-            if tls.logs_certificates
+            if log_level > 1
                 && let Some(line) = facts.certificate_from(&self.log_name)
             {
                 self.site.log.info(format_args!("{line}"));
             }
-            if tls.logs {
+            if log_level > 0 {
                 self.site.log.info(format_args!("{}", facts.established_from(&self.log_name)));
             }
             if tls.requires_certificate && !facts.client.as_ref().is_some_and(|certificate| certificate.trusted) {
