@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.address import AddressRules, quote
 from postillion._core.smtp import SASL_MECHANISMS, SmtpLogin
+from postillion.config import core_dumps
 from postillion.config.match_list import match_word
 from postillion.delivery.smtp.refused import Account, Refusal, RefusedLogins
 from postillion.tables import Maps, TableError, open_maps, open_word
@@ -58,6 +59,8 @@ class Logins:
         self._refused: RefusedLogins | None = None
         if not self.is_enabled:
             return
+        # From here on, the process has passwords.
+        core_dumps.forbid()
         _check_type(config, protocol)
         self._maps = open_maps(self._parameter, config)
         self._refused = RefusedLogins.of(config, protocol, warn)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.tls import TlsClient, TlsPolicy
+from postillion.config import core_dumps
 from postillion.delivery.smtp.tls.level import BY_DANE, at_least
 from postillion.delivery.smtp.tls.policies import TlsPolicies
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, NoPolicy, Policy
@@ -58,6 +59,8 @@ class Connector:
         self.client = None if self._policies.never_used else TlsClient(config, prefix)
         if self.client is None:
             return
+        # From here on, the process has the client's key, and keys of sessions.
+        core_dumps.forbid()
         for warning in self.client.warnings:
             warn(warning)
         if self.client.problem is not None:
