@@ -13,7 +13,6 @@ from postillion.delivery.smtp.tls import tlsrpt
 from postillion.delivery.smtp.tls.policy import Domain, Policy
 from postillion.delivery.smtp.tls.tlsrpt import DAY_S, FAILURES, Failure, TlsReports, report_addresses
 from postillion.dns import Resolver, Tlsa
-from support.memory_config import config
 from support.name_server import Query, Response, name_servers
 
 ADDRESSES: list[tuple[str, list[bytes], tuple[str, ...]]] = [
@@ -168,9 +167,3 @@ async def test_problem_of_the_disk_is_a_warning(tmp_path: Path) -> None:
     assert await written(reports) == 0
     assert len(warnings) == 1
     assert "cannot be written" in warnings[0]
-
-
-def test_reports_are_off_by_default() -> None:
-    resolver = Resolver(["127.0.0.1"], 9)
-    assert TlsReports.of(config(), "smtp", resolver, pytest.fail, NOON) is None
-    assert TlsReports.of(config(smtp_tlsrpt_enable="yes"), "smtp", resolver, pytest.fail, NOON) is not None

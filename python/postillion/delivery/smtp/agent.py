@@ -26,7 +26,8 @@ from postillion.delivery.smtp.search import Search
 from postillion.delivery.smtp.targets import SMTP_PORT, NoTargets, Target, TargetSettings, known_targets, targets
 from postillion.delivery.smtp.tls.connector import Connector, Wanted
 from postillion.delivery.smtp.tls.policy import NoPolicy
-from postillion.delivery.smtp.tls.tlsrpt import Failure, TlsReports
+from postillion.delivery.smtp.tls.reports import Reports, open_reports
+from postillion.delivery.smtp.tls.tlsrpt import Failure
 from postillion.dns import Resolver
 from postillion.tables.answers import Answer, Batch, MessageLookups
 from postillion.tables.checks import open_client_checks
@@ -60,7 +61,7 @@ class SmtpAgent(Agent):
         self.tls = Connector(config, protocol, self.resolver, self.log.warning)
         checks, mechanisms = open_client_checks(config, protocol), allowed_mechanisms(config, protocol)
         self.client_settings = SmtpClientSettings(config, protocol, checks, mechanisms, self.tls.client)
-        self.reports = TlsReports.of(config, protocol, self.resolver, self.log.warning, time.time())
+        self.reports = open_reports(config, protocol, self.resolver, self.log, time.time())
         self.target_settings = TargetSettings.of(config, protocol)
         self.core = DeliveryService(self.client_settings, config, daemon.log)
         self.session_limit = config.number(f"{protocol}_mx_session_limit")
@@ -318,7 +319,7 @@ class SmtpAgent(Agent):
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
-    def _begin_reports(self, reports: TlsReports) -> None:
+    def _begin_reports(self, reports: Reports) -> None:
         task = self._loop.create_task(reports.write(time.time()))
         self._reporting.add(task)
         task.add_done_callback(self._reporting.discard)

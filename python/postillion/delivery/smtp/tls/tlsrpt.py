@@ -57,7 +57,7 @@ class Failure(NamedTuple):
     reason: str = ""
 
 
-class _Key(NamedTuple):
+class PolicyKey(NamedTuple):
     """A policy as reports name it (§4.2)."""
 
     kind: str
@@ -84,15 +84,13 @@ class TlsReports:
         self._resolver = resolver
         self._warn = warn
         self._begin = wall_now
-        self._domains: dict[str, dict[_Key, _Count]] = {}
+        self._domains: dict[str, dict[PolicyKey, _Count]] = {}
 
     @classmethod
     def of(
         cls, config: Config, prefix: str, resolver: Resolver, warn: Callable[[str], None], wall_now: float
-    ) -> TlsReports | None:
-        """Return the counts of a configuration; None without `smtp_tlsrpt_enable = yes`."""
-        if not config.flag(f"{prefix}_tlsrpt_enable"):
-            return None
+    ) -> TlsReports:
+        """Return the counts of a configuration."""
         return cls(Path(config.text("data_directory"), DIRECTORY), config.text("mydomain"), resolver, warn, wall_now)
 
     def note(self, domain: str, policy: Policy, target: Target, failure: Failure | None = None) -> None:
@@ -101,7 +99,7 @@ class TlsReports:
         if name is None or (name not in self._domains and len(self._domains) >= DOMAINS_MAX):
             return
         policies = self._domains.setdefault(name, {})
-        key = _key(policy, name)
+        key = policy_key(policy, name)
         if key not in policies and len(policies) >= POLICIES_MAX:
             return
         count = policies.setdefault(key, _Count())
@@ -140,7 +138,7 @@ class TlsReports:
         answer = await self._resolver.lookup(f"_smtp._tls.{domain}", "TXT")
         return report_addresses(answer.list) if isinstance(answer, Records) else ()
 
-    def _report(self, domain: str, policies: dict[_Key, _Count], begin: float, end: float) -> dict[str, object]:
+    def _report(self, domain: str, policies: dict[PolicyKey, _Count], begin: float, end: float) -> dict[str, object]:
         """Return a report (§4.4)."""
         return {
             "organization-name": self._organization,
@@ -170,12 +168,18 @@ class TlsReports:
         return True
 
 
+def report_record(records: Sequence[bytes]) -> str | None:
+    """Return the record of a domain that wants reports, from its TXT records; None without exactly one (§3)."""
+    found = [record for record in records if re.match(rb"v=TLSRPTv1[ \t]*;", record)]
+    return found[0].decode("utf-8", "replace") if len(found) == 1 else None
+
+
 def report_addresses(records: Sequence[bytes]) -> tuple[str, ...]:
     """Return the addresses in the TXT records of a domain; none without exactly one valid record (§3)."""
-    found = [record for record in records if re.match(rb"v=TLSRPTv1[ \t]*;", record)]
-    if len(found) != 1:
+    record = report_record(records)
+    if record is None:
         return ()
-    for part in found[0].decode("utf-8", "replace").split(";")[1:]:
+    for part in record.split(";")[1:]:
         name, equals, value = part.strip(" \t").partition("=")
         if name == "rua" and equals:
             addresses = [address.strip(" \t") for address in value.split(",")]
@@ -185,17 +189,17 @@ def report_addresses(records: Sequence[bytes]) -> tuple[str, ...]:
     return ()
 
 
-def _key(policy: Policy, domain: str) -> _Key:
+def policy_key(policy: Policy, domain: str) -> PolicyKey:
     """Return what a report says about a policy: TLSA records, then MTA-STS, as they are used."""
     if policy.records:
-        return _Key("tlsa", policy.servername, tuple(map(shown, policy.records)))
+        return PolicyKey("tlsa", policy.servername, tuple(map(shown, policy.records)))
     if policy.domain is not None and policy.domain.kind:
         published = policy.domain
-        return _Key(published.kind, published.name or domain, published.strings, published.mx_patterns)
-    return _Key("no-policy-found", domain)
+        return PolicyKey(published.kind, published.name or domain, published.strings, published.mx_patterns)
+    return PolicyKey("no-policy-found", domain)
 
 
-def _counted(key: _Key, count: _Count) -> dict[str, object]:
+def _counted(key: PolicyKey, count: _Count) -> dict[str, object]:
     policy: dict[str, object] = {"policy-type": key.kind, "policy-domain": key.domain}
     if key.strings:
         policy["policy-string"] = list(key.strings)
