@@ -23,6 +23,8 @@ NOT_PROGRAMS = {
     PACKAGE / "commands" / "services.py",
 }
 NAMED_ONLY = {
+    # `postfix tls` copies it into main.cf.
+    "tls_random_source",
     # A record of Postfix's queue files has this name.
     "content_filter",
     # Parameters of `tables.sensitive` that no program reads yet.
