@@ -94,6 +94,9 @@ impl Drain {
     }
 
     fn handle(&mut self, key: Key, next: Next) {
+        if next == Next::Close {
+            return self.reactor.finish(key);
+        }
         self.reactor.flush(key);
         if next == Next::StartTls {
             self.reactor.secure(key);
@@ -102,8 +105,6 @@ impl Drain {
         {
             let at = Instant::now() + sink.pause();
             self.due.push(Reverse((at, Due::GoOn(key))));
-        } else if next == Next::Close {
-            self.reactor.finish(key);
         }
     }
 

@@ -18,7 +18,7 @@ pub trait Dialogue {
     const HEARS_WHILE_BLOCKED: bool = false;
     /// Whether the output answers everything, so that the owner need not know.
     fn is_idle(next: Self::Next) -> bool;
-    /// Whether the output waits for the owner's answer.
+    /// Whether the output waits for the owner's answer, or for its `finish`.
     fn is_question(next: Self::Next) -> bool;
     /// Take octets as they came.
     fn receive(&mut self, octets: &[u8], now: f64) -> Self::Next;
