@@ -75,6 +75,7 @@ class Intake:
         full_name: str = "",
         body: str = "",
         smtputf8: bool = False,
+        requiretls: bool = False,
         ret: str = "",
         envid: str | None = None,
         trace: str = "",

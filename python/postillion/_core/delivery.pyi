@@ -77,6 +77,12 @@ class DeliveryJob:
     @property
     def smtputf8(self) -> bool: ...
     @property
+    def requiretls(self) -> bool:
+        """Whether the sender asks for REQUIRETLS (RFC 8689)."""
+    @property
+    def waives_tls(self) -> bool:
+        """Whether the message has the header `TLS-Required: no`, and the site obeyed it when it came."""
+    @property
     def body(self) -> Literal["", "7BIT", "8BITMIME"]: ...
     @property
     def envid(self) -> str | None:
@@ -177,12 +183,18 @@ class Request:
         """Call `connect` with the next server of a job, or `give_up`.
 
         `tried`: host, address and port of a reused connection that left recipients open; it is not tried again.
-        `completed`: the last server has seen a transaction, and left recipients for another one.
+        `completed`: the last server has seen a transaction, and left recipients for another one. `tls`: what the sender
+        asks for.
         """
 
-        __match_args__ = ("ticket", "nexthop", "tried", "completed")
+        __match_args__ = ("ticket", "nexthop", "tried", "completed", "tls")
         def __new__(
-            cls, ticket: int, nexthop: str, tried: tuple[str, str, int] | None, completed: bool
+            cls,
+            ticket: int,
+            nexthop: str,
+            tried: tuple[str, str, int] | None,
+            completed: bool,
+            tls: Literal["usual", "waived", "required"],
         ) -> Request.Find: ...
         @property
         def ticket(self) -> int: ...
@@ -192,6 +204,8 @@ class Request:
         def tried(self) -> tuple[str, str, int] | None: ...
         @property
         def completed(self) -> bool: ...
+        @property
+        def tls(self) -> Literal["usual", "waived", "required"]: ...
 
     @final
     class Ask:
@@ -291,6 +305,7 @@ class DeliveryService:
         hosts: int = 1,
         login: SmtpLogin | None = None,
         tls: TlsPolicy | None = None,
+        requiretls: Literal["enforce", "opportunistic+starttls", "opportunistic", "disable"] = "disable",
         reuses: bool = True,
         reuses_tls: bool = False,
     ) -> None:
@@ -300,8 +315,8 @@ class DeliveryService:
         is a mail loop. `best`: no host of the next hop has a better preference. `last_address`, `last_session`: no
         other server is left when this one fails before or after the handshake, so a soft status is final. `source`:
         the address to connect from. `hosts`: the number of hosts of the next hop. `login`: None without an account at
-        this server. `tls`: None for a connection in the clear. `reuses`, `reuses_tls`: it takes further jobs, also
-        inside TLS.
+        this server. `tls`: None for a connection in the clear. `requiretls`: what it must have for mail with
+        REQUIRETLS, as smtp_requiretls_policy. `reuses`, `reuses_tls`: it takes further jobs, also inside TLS.
         """
 
     def note(self, ticket: int, dsn: str, text: str) -> None:

@@ -44,6 +44,9 @@ class Maildrop:
     def trace(self) -> Literal["", "record", "probe"]:
         """The report that the sender wants of the first attempt, for `Intake`. A probe is never mail."""
     @property
+    def requiretls(self) -> bool:
+        """Whether the sender asks for REQUIRETLS (`sendmail -O requiretls=yes`)."""
+    @property
     def remote(self) -> bool:
         """Submitted by a gateway: the headers are not those of a user of this site."""
     @property
@@ -89,6 +92,7 @@ def maildrop_envelope(
     ret: str = "",
     envid: str | None = None,
     trace: str = "",
+    requiretls: bool = False,
     remote: bool = False,
     attributes: Mapping[str, str] = ...,
 ) -> bytes:

@@ -106,6 +106,8 @@ class StoredMessage:
     @property
     def smtputf8(self) -> bool: ...
     @property
+    def requiretls(self) -> bool: ...
+    @property
     def trace(self) -> Literal["", "record", "probe"]:
         """The report that the sender wants of the first attempt. A probe is never mail."""
     @property

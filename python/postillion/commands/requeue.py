@@ -22,7 +22,7 @@ MODE: Final = 0o700
 """Mode of a complete file, as in Postfix: rwx for the owner, who is the user of pickup."""
 FILES_A_BATCH: Final = 200
 PIECE_OCTETS: Final = 256 * 1024
-OWN_FACTS: Final = frozenset({"message_id", "resent_message_id", "log_ident", "hold"})
+OWN_FACTS: Final = frozenset({"message_id", "resent_message_id", "log_ident", "hold", "tls_required"})
 """Facts that cleanup finds anew."""
 Place = tuple[str, str, int, int]
 """Queue ID, segment file, offset, octets of the record."""
@@ -99,6 +99,7 @@ class Mover:
                     ret=message.ret,
                     envid=message.envid,
                     trace=message.trace,
+                    requiretls=message.requiretls,
                     remote="client_address" in facts,
                     attributes=facts,
                 )

@@ -63,6 +63,7 @@ class Request:
         self.notify = 0
         self.ret = ""
         self.envid: str | None = None
+        self.requiretls = False
         self.gateway = False
         self.extract = False
         self.dot_ends = True
@@ -149,8 +150,10 @@ class Request:
                 self._queue(value)
             case "o":
                 self._old_option(value)
+            case "O":
+                self._option(value)
             case _:
-                pass  # -A, -L, -O, -X, -e, -h, -p have no effect here.
+                pass  # -A, -L, -X, -e, -h, -p have no effect here.
 
     def _queue(self, value: str) -> None:
         if value[:1].isdigit():
@@ -158,6 +161,15 @@ class Request:
         if value[:1] not in ("I", "R") or len(value) < 2:
             raise Failure(os.EX_USAGE, f"-q{value[:1]} is not implemented")
         self.mode, self.flush = "q", value
+
+    def _option(self, value: str) -> None:
+        name, _, word = value.partition("=")
+        if name.lower() != "requiretls":
+            return
+        if word.lower() in ("yes", "no"):
+            self.requiretls = word.lower() == "yes"
+        else:
+            warn(f"-O {value} is ignored: give requiretls=yes or requiretls=no")
 
     def _old_option(self, value: str) -> None:
         if value == "i":
@@ -250,6 +262,9 @@ def submit(request: Request, config: Config) -> int:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, interrupted)
     from_address = sender(request, account)
+    requiretls = request.requiretls and config.flag("requiretls_enable")
+    if request.requiretls and not requiretls:
+        warn("-O requiretls=yes is ignored: main.cf has requiretls_enable = no")
     file = MaildropFile(limit * RECORD_OVERHEAD + ENVELOPE_MAX_OCTETS if limit else 0)
     try:
         file.write(
@@ -262,6 +277,7 @@ def submit(request: Request, config: Config) -> int:
                 ret=request.ret,
                 envid=xtext(request.envid),
                 trace=request.trace,
+                requiretls=requiretls,
                 remote=request.gateway,
             )
         )

@@ -46,7 +46,7 @@ class NewRecipient(NamedTuple):
 class NewMessage(NamedTuple):
     """A message for the queue. `parts`: its text with LF line ends. `local`: add missing headers, as for local mail.
 
-    `body`, `ret`, `envid`, `smtputf8`, `attributes`: as in the envelope. `source`: see `Intake`.
+    `body`, `ret`, `envid`, `smtputf8`, `requiretls`, `attributes`: as in the envelope. `source`: see `Intake`.
     """
 
     sender: str
@@ -58,6 +58,7 @@ class NewMessage(NamedTuple):
     ret: str = ""
     envid: str | None = None
     smtputf8: bool = False
+    requiretls: bool = False
     attributes: Mapping[str, str] = {}
 
 
@@ -96,6 +97,7 @@ class Submitter:
                 attributes=message.attributes,
                 body=message.body,
                 smtputf8=message.smtputf8,
+                requiretls=message.requiretls,
                 ret=message.ret,
                 envid=message.envid,
                 local=message.local,

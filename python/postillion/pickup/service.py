@@ -208,6 +208,7 @@ class Pickup:
             full_name=envelope.full_name,
             body=envelope.body,
             smtputf8=self._site.smtputf8 and utf8,
+            requiretls=envelope.requiretls,
             ret=envelope.ret,
             envid=envelope.envid,
             trace=envelope.trace,

@@ -29,6 +29,7 @@ use postillion_core::qmgr::scheduler::{self, Scheduler};
 use postillion_core::qmgr::settings::{Settings, TransportSettings};
 use postillion_core::queue::Fact;
 use postillion_core::sasl::Login;
+use postillion_core::smtp::client::requiretls::RequireTls;
 use postillion_core::smtp::client::{self, Client, ClientSettings, Peer, Protocol, Timeouts};
 use postillion_core::smtp::server::config::ServerConfig;
 use postillion_core::smtp::server::{self, Next, Server};
@@ -151,6 +152,7 @@ impl Guest {
             best: true,
             login: Login::Never,
             tls: None,
+            requiretls: RequireTls::Disable,
         };
         let recipient = Recipient::plain("recipient@example.net");
         let envelope = Envelope::plain(QueueId(START_US << SLOT_BITS), "sender@example.org", vec![recipient.clone()]);

@@ -11,6 +11,7 @@ use postillion_core::mail::envelope::{Envelope, Notify, Recipient};
 use postillion_core::mail::id::QueueId;
 use postillion_core::sasl::Kinds;
 use postillion_core::smtp::client::capability::{Capabilities, Offer};
+use postillion_core::smtp::client::requiretls::Mark;
 use postillion_core::smtp::client::transaction::{push_mail, push_rcpt};
 use postillion_core::smtp::server::command::{Dialect, MailArguments, RcptArguments, Verb};
 use postillion_fuzz::{Choices, bit};
@@ -19,6 +20,7 @@ const ALL: Capabilities = Capabilities {
     pipelining: true,
     eight_bit_mime: true,
     smtputf8: true,
+    requiretls: true,
     dsn: true,
     starttls: true,
     size: true,
@@ -48,15 +50,16 @@ fn arguments(line: &[u8]) -> &str {
 }
 
 fn check_mail(text: &str, dialect: &Dialect) {
-    let Ok(mut mail) = MailArguments::parse(text, dialect) else { return };
+    let Ok(mut mail) = MailArguments::parse(text, dialect, true) else { return };
     let mut envelope = Envelope::plain(QueueId(1), mail.reverse_path.address(), vec![]);
     (envelope.body, envelope.smtputf8, envelope.ret) = (mail.body, mail.smtputf8, mail.ret);
     (envelope.envid, envelope.size_octets) = (mail.envid.clone(), mail.size_octets);
     let mut line = Vec::new();
     // RFC 3461 allows only US-ASCII: other text is accepted and not passed on, and neither is an empty one.
     mail.envid = mail.envid.filter(|envid| envid.is_ascii() && !envid.is_empty());
-    if push_mail(&envelope, &ALL, false, &mut line).is_ok() {
-        assert_eq!(MailArguments::parse(arguments(&line), dialect), Ok(mail), "{text:?}");
+    let mark = if mail.requiretls { Mark::Required } else { Mark::None };
+    if push_mail(&envelope, &ALL, mark, false, &mut line).is_ok() {
+        assert_eq!(MailArguments::parse(arguments(&line), dialect, true), Ok(mail), "{text:?}");
     }
 }
 

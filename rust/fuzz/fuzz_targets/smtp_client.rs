@@ -12,6 +12,7 @@ use postillion_core::mail::id::QueueId;
 use postillion_core::mail::status::Outcome;
 use postillion_core::sasl::Login;
 use postillion_core::smtp::client::{Client, ClientSettings, Event, Peer, Protocol, Timeouts};
+use postillion_core::smtp::client::requiretls::RequireTls;
 use postillion_fuzz::{Choices, Replies, bit, splits};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ impl Talk {
             best: bit(flags, 5),
             login: Login::Never,
             tls: None,
+            requiretls: RequireTls::parse(if bit(flags, 7) { "enforce" } else { "disable" }).expect("a policy"),
         };
         let recipients: Vec<_> = (0..8).map(|n| Recipient::plain(&format!("r{n}@example.net"))).collect();
         let mut envelope = Envelope::plain(QueueId(1), "s@example.org", vec![]);

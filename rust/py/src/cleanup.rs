@@ -130,7 +130,7 @@ pub struct Intake {
 impl Intake {
     #[new]
     #[pyo3(signature = (settings, journal, log, options, sender, recipients, *, wall_now, received=None, attributes=BTreeMap::new(),
-                        arrival=None, full_name="", body="", smtputf8=false, ret="", envid=None, trace="",
+                        arrival=None, full_name="", body="", smtputf8=false, requiretls=false, ret="", envid=None, trace="",
                         local=true, source="unknown"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -148,6 +148,7 @@ impl Intake {
         full_name: &str,
         body: &str,
         smtputf8: bool,
+        requiretls: bool,
         ret: &str,
         envid: Option<&str>,
         trace: &str,
@@ -160,6 +161,7 @@ impl Intake {
             recipients: recipients.into_iter().map(recipient).collect(),
             body: body_type(body)?,
             smtputf8,
+            requiretls,
             ret: ret_of(ret)?,
             envid: envid.map(Into::into),
             trace: trace_of(trace)?,

@@ -59,6 +59,11 @@ impl Maildrop {
     }
 
     #[getter]
+    fn requiretls(&self) -> bool {
+        self.inner.requiretls
+    }
+
+    #[getter]
     fn remote(&self) -> bool {
         self.inner.remote
     }
@@ -100,7 +105,7 @@ impl MaildropReader {
 /// Return the envelope segment of a file in maildrop/.
 #[pyfunction]
 #[pyo3(signature = (sender, recipients, *, wall_now, full_name="", body="", ret="", envid=None, trace="",
-                    remote=false, attributes=BTreeMap::new()))]
+                    requiretls=false, remote=false, attributes=BTreeMap::new()))]
 #[allow(clippy::too_many_arguments)]
 pub fn maildrop_envelope<'py>(
     py: Python<'py>,
@@ -112,6 +117,7 @@ pub fn maildrop_envelope<'py>(
     ret: &str,
     envid: Option<&str>,
     trace: &str,
+    requiretls: bool,
     remote: bool,
     attributes: BTreeMap<String, String>,
 ) -> PyResult<Bound<'py, PyBytes>> {
@@ -124,6 +130,7 @@ pub fn maildrop_envelope<'py>(
         ret: ret_of(ret)?,
         envid: envid.map(Into::into),
         trace: trace_of(trace)?,
+        requiretls,
         remote,
         attributes: attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
     };

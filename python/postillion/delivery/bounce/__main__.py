@@ -64,6 +64,8 @@ class BounceAgent(Agent):
         self._reporter = Reporter.of(config, template_file.of_site(config, warn), warn)
         self._bounce_size_limit = config.number("bounce_size_limit")
         self._lifetime_s = config.seconds("maximal_queue_lifetime")
+        self._redacts = config.flag("requiretls_redact_dsn")
+        self._waives_tls = config.flag("tls_required_enable")
         self._threaded = config.flag("enable_threaded_bounces")
         self._notify_classes = frozenset(config.items("notify_classes"))
         self._postmasters = {
@@ -101,7 +103,8 @@ class BounceAgent(Agent):
             return
         by_index = {recipient.index: recipient for recipient in job.recipients}
         traced = [_traced(line, by_index[line.index]) for line in job.traced if line.index in by_index]
-        notification = replace(self._notification(job, []), recipients=traced, headers_only=job.ret != "FULL")
+        headers_only = job.ret != "FULL" or self._is_redacted(job)
+        notification = replace(self._notification(job, []), recipients=traced, headers_only=headers_only)
         if job.sender:
             await self._submit(job, notification, "", "sender")
         else:
@@ -120,7 +123,7 @@ class BounceAgent(Agent):
         if job.sender == "":
             if job.kind == BOUNCE and "2bounce" in self._notify_classes:
                 # NOTIFY= does not apply: it comes from the sender, and the sender is null.
-                whole = replace(self._notification(job, job.recipients), headers_only=False)
+                whole = replace(self._notification(job, job.recipients), headers_only=self._is_redacted(job))
                 await self._tell_postmaster(job, whole, "2bounce")
             return
         notification = self._notification(job, recipients)
@@ -161,7 +164,12 @@ class BounceAgent(Agent):
             source="notify" if notification.postmaster_copy else "bounce",
             body="" if text.isascii() else "8BITMIME",
             smtputf8=job.smtputf8,
+            requiretls=job.requiretls and not self._redacts,
         )
+
+    def _is_redacted(self, job: DeliveryJob) -> bool:
+        """Return whether a report must not have the content, because it may go out in the clear (RFC 8689 §5)."""
+        return job.requiretls and self._redacts
 
     def _notification(self, job: DeliveryJob, recipients: list[JobRecipient]) -> Notification:
         try:
@@ -181,8 +189,9 @@ class BounceAgent(Agent):
             smtputf8=job.smtputf8,
             message=message,
             # A warning needs no text: the message is still in the queue.
-            headers_only=job.kind != BOUNCE or job.ret == "HDRS" or too_long,
+            headers_only=job.kind != BOUNCE or job.ret == "HDRS" or too_long or self._is_redacted(job),
             message_id=job.attribute("message_id") if self._threaded else None,
+            waives_tls=job.waives_tls and not job.requiretls and self._waives_tls,
             recipients=[_reported(recipient) for recipient in recipients],
         )
 

@@ -62,7 +62,8 @@ class Notification:
     """The contents of a report. Times are seconds since 1970.
 
     `sender`: of the message. `to`: the recipient of the report. `message`: the original with LF line ends; None when
-    it is unreadable. `headers_only`: return the header block only.
+    it is unreadable. `headers_only`: return the header block only. `waives_tls`: the report has the original's header
+    `TLS-Required: no`.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class Notification:
     message_id: str | None
     recipients: Sequence[Reported]
     postmaster_copy: bool = False
+    waives_tls: bool = False
 
 
 class Reporter(NamedTuple):
@@ -130,6 +132,7 @@ def write_report(notification: Notification, reporter: Reporter, wall_now: float
         f"Subject: {chosen.subject_of(postmaster_copy=notification.postmaster_copy)}",
         f"To: {quote(notification.to)}",
         *texts.threading(),
+        *(["TLS-Required: no"] if notification.waives_tls else []),
         f"Auto-Submitted: {'auto-generated' if notification.postmaster_copy else 'auto-replied'}",
         "MIME-Version: 1.0",
         f'Content-Type: multipart/report; report-type={universal}delivery-status;\n\tboundary="{boundary}"',

@@ -152,6 +152,7 @@ class LocalAgent(Agent):
             ret=job.ret if same_sender else "",
             envid=job.envid if same_sender else None,
             smtputf8=job.smtputf8,
+            requiretls=job.requiretls,
             attributes={name: value for name in CLIENT_ATTRIBUTES if (value := job.attribute(name)) is not None},
         )
         try:

@@ -34,6 +34,7 @@ from postillion.tables.checks import open_client_checks
 
 if TYPE_CHECKING:
     from postillion.config import Config
+    from postillion.delivery.smtp.tls.level import Request as TlsRequest
     from postillion.program.daemon import Daemon
 
 SWEEP_S: Final = 0.5
@@ -126,8 +127,8 @@ class SmtpAgent(Agent):
         while requests := self.core.take_requests():
             for request in requests:
                 match request:
-                    case Request.Find(ticket, nexthop, tried, completed):
-                        self._find(ticket, nexthop, tried, completed)
+                    case Request.Find(ticket, nexthop, tried, completed, tls):
+                        self._find(ticket, nexthop, tried, completed, tls)
                     case Request.Ask(key, ticket, lookups, first):
                         self._ask(key, ticket, lookups, first)
                     case Request.Tls(ticket, fault):
@@ -146,11 +147,13 @@ class SmtpAgent(Agent):
 
     # Servers.
 
-    def _find(self, ticket: int, nexthop: str, tried: tuple[str, str, int] | None, completed: bool) -> None:
+    def _find(
+        self, ticket: int, nexthop: str, tried: tuple[str, str, int] | None, completed: bool, request: TlsRequest
+    ) -> None:
         search = self.searches.get(ticket)
         if search is None:
             try:
-                search = self.searches[ticket] = Search(nexthop, self._sites(nexthop))
+                search = self.searches[ticket] = Search(nexthop, self._sites(nexthop), request)
             except BadNextHop as problem:
                 self.log.warning(str(problem))
                 self.core.note(ticket, "4.3.5", str(problem))
@@ -183,7 +186,7 @@ class SmtpAgent(Agent):
                     search.found(found)
                     continue
                 try:
-                    wanted = self.tls.known(search.site, target)
+                    wanted = self.tls.known(search.site, target, search.request)
                 except NoPolicy as problem:
                     self.core.note(ticket, problem.dsn, str(problem))
                     continue
@@ -225,7 +228,7 @@ class SmtpAgent(Agent):
         if job is None:
             return False
         try:
-            wanted = await self.tls.of(search.site, target)
+            wanted = await self.tls.of(search.site, target, search.request)
         except NoPolicy as problem:
             self.core.note(ticket, problem.dsn, str(problem))
             return True
@@ -252,6 +255,7 @@ class SmtpAgent(Agent):
             hosts=search.hosts,
             login=login.core,
             tls=wanted.policy,
+            requiretls=wanted.requiretls,
             reuses=not self.logins.by_sender,
             reuses_tls=wanted.reuses,
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from postillion.delivery.smtp.nexthop import NextHop
 from postillion.delivery.smtp.refused import Account
 from postillion.delivery.smtp.targets import Target
+from postillion.delivery.smtp.tls.level import Request
 from postillion.delivery.smtp.tls.policy import Policy
 
 Tried = tuple[str, str, int]
@@ -17,10 +18,15 @@ Tried = tuple[str, str, int]
 class Search:
     """The hosts of a job that are left to try."""
 
-    __slots__ = ("_number", "account", "hosts", "nexthop", "remaining", "servers", "site", "sites", "tls", "tried")
+    __slots__ = (
+        *("_number", "account", "hosts", "nexthop", "remaining", "request"),
+        *("servers", "site", "sites", "tls", "tried"),
+    )
 
-    def __init__(self, nexthop: str, sites: list[NextHop]) -> None:
+    def __init__(self, nexthop: str, sites: list[NextHop], request: Request) -> None:
         self.nexthop = nexthop
+        self.request = request
+        """The sender's request about TLS."""
         self.sites = sites
         """The next hops of the list, and the fallbacks."""
         self.remaining: deque[Target] = deque()

@@ -71,7 +71,7 @@ impl<S: Sink> Finishing<S> {
             State::Asking(inquiry) => match inquiry.poll() {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready((mapped, warnings)) => {
-                    self.warnings = warnings;
+                    self.warnings.extend(warnings);
                     self.state = State::Done(None);
                     Some(mapped)
                 }
@@ -145,7 +145,8 @@ impl<S: Sink> Output<S> {
             }
         };
         let utf8_header = self.utf8_header;
-        Finishing { sink: Some(self.sink), state, decisions, warnings: Vec::new(), utf8_header }
+        let ignored = self.ignored.map(|header| format!("ignoring malformed header: '{header}'"));
+        Finishing { sink: Some(self.sink), state, decisions, warnings: ignored.into_iter().collect(), utf8_header }
     }
 }
 

@@ -53,6 +53,14 @@ impl<S: Sink> Output<S> {
         }
     }
 
+    /// Add `Require-TLS-ESMTP: yes` to a message that came with REQUIRETLS: a content filter returns it with the
+    /// header, but without the parameter.
+    pub(super) fn add_requiretls(&mut self) {
+        if self.settings.requiretls_header && self.envelope.requiretls && !self.carries_requiretls {
+            self.write_header(&[b"Require-TLS-ESMTP: yes"]);
+        }
+    }
+
     pub(super) fn note_message_id(&mut self, known: Known, mut value: String) {
         let mut end = value.len().min(MESSAGE_ID_MAX_OCTETS);
         while !value.is_char_boundary(end) {

@@ -122,6 +122,10 @@ struct Output<S> {
     options: Options,
     /// Whether a header is not ASCII; `None`: nobody asks.
     utf8_header: Option<bool>,
+    /// The first header that was ignored, for a warning.
+    ignored: Option<Box<str>>,
+    /// The message has the header that stands for REQUIRETLS.
+    carries_requiretls: bool,
     /// Receives the body.
     sink: S,
     envelope: Envelope,

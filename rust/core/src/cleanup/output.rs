@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Initial capacity of a head: enough for a common message.
 const HEAD_CAPACITY_OCTETS: usize = 2048;
+/// Octets of a header in a warning.
+const SHOWN_OCTETS: usize = 100;
 
 impl<S: Sink> Output<S> {
     /// Return the output of a message without checks.
@@ -29,6 +31,8 @@ impl<S: Sink> Output<S> {
             later: Vec::new(),
             options,
             utf8_header: None,
+            ignored: None,
+            carries_requiretls: false,
             sink,
             envelope,
             origin,
@@ -158,6 +162,11 @@ impl<S: Sink> Output<S> {
             match known {
                 Known::Received => self.hop(),
                 Known::MessageId | Known::ResentMessageId => self.note_message_id(known, field.unfolded()),
+                Known::TlsRequired if self.settings.obeys_tls_required => self.note_tls_required(header, field),
+                Known::RequireTlsEsmtp if self.settings.requiretls_header => {
+                    self.carries_requiretls |= field.unfolded().eq_ignore_ascii_case("yes");
+                    self.envelope.requiretls |= self.carries_requiretls;
+                }
                 _ => {}
             }
         }
@@ -177,6 +186,16 @@ impl<S: Sink> Output<S> {
         {
             let dot = usize::from(field.name.first() == Some(&b'.'));
             self.later(start + dot + field.name.len() + 1, Part::Value(class));
+        }
+    }
+
+    /// Note `TLS-Required: no` (RFC 8689 §5). Another value has no effect.
+    fn note_tls_required(&mut self, header: &[u8], field: Field<'_>) {
+        if field.unfolded().eq_ignore_ascii_case("no") {
+            self.envelope.waive_tls();
+        } else {
+            let shown = header.iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).take(SHOWN_OCTETS);
+            self.ignored.get_or_insert(String::from_utf8_lossy(&shown.collect::<Vec<_>>()).into());
         }
     }
 
@@ -206,6 +225,7 @@ impl<S: Sink> Output<S> {
     pub(super) fn head_done(&mut self, end: End) {
         if !self.discarding {
             self.add_missing();
+            self.add_requiretls();
         }
         if end != End::Message {
             self.write_head(b"\r\n");

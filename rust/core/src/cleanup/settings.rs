@@ -104,6 +104,10 @@ settings! {
         body_checks_size_limit: u64 = "body_checks_size_limit",
         long_queue_ids: bool = "enable_long_queue_ids",
         autodetected: Autodetected = "smtputf8_autodetect_classes",
+        /// The header `TLS-Required: no` has an effect.
+        obeys_tls_required: bool = "tls_required_enable",
+        /// The header `Require-TLS-ESMTP: yes` carries REQUIRETLS through content filters.
+        requiretls_header: bool = requiretls_header "requiretls_esmtp_header",
         /// `address (Name)` instead of `Name <address>`.
         obsolete_from_format: bool = is_obsolete "header_from_format",
         /// Local time; set it again when daylight saving begins or ends.
@@ -113,6 +117,10 @@ settings! {
 
 fn octets<S: Source>(source: &S, name: &str) -> Result<Option<Octets>, S::Error> {
     Ok(Octets::parse(&source.text(name)?))
+}
+
+fn requiretls_header<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {
+    Ok(source.flag("requiretls_enable")? && source.flag(name)?)
 }
 
 fn is_obsolete<S: Source>(source: &S, name: &str) -> Result<bool, S::Error> {

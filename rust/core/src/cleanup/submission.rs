@@ -25,6 +25,8 @@ pub struct Submission {
     pub body: BodyType,
     /// SMTPUTF8 of MAIL.
     pub smtputf8: bool,
+    /// REQUIRETLS of MAIL.
+    pub requiretls: bool,
     /// RET of MAIL.
     pub ret: Ret,
     /// ENVID of MAIL, in its xtext form.
@@ -61,7 +63,8 @@ impl Submission {
             let (code, dsn, text) = error.reply();
             Reply::new(code, dsn, text)
         })?;
-        let Self { sender, recipients, body, smtputf8, ret, envid, trace, attributes, arrival_us, .. } = self;
+        let Self { sender, recipients, body, smtputf8, requiretls, ret, envid, trace, attributes, arrival_us, .. } =
+            self;
         let envelope = Envelope {
             id: draft.id(),
             arrival_us,
@@ -69,6 +72,7 @@ impl Submission {
             recipients,
             body,
             smtputf8,
+            requiretls,
             ret,
             envid,
             trace,
@@ -114,6 +118,7 @@ mod tests {
             recipients: recipients.iter().map(|address| Recipient::plain(address)).collect(),
             body: BodyType::Unsaid,
             smtputf8: false,
+            requiretls: false,
             ret: Ret::Unsaid,
             envid: None,
             trace: Trace::Off,

@@ -103,6 +103,75 @@ fn stray_line_end_characters_become_blanks() {
 }
 
 #[test]
+fn tls_required_no_counts_as_a_header_of_the_message_itself() {
+    let part = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nTLS-Required: no\r\n\r\nx\r\n--b--\r\n";
+    for (wire, obeys, expected) in [
+        ("TLS-Required: no\r\n\r\n", true, true),
+        ("tls-required:NO\r\n\r\n", true, true),
+        ("TLS-Required :\r\n no \r\nA: 1\r\n\r\n", true, true),
+        ("TLS-Required: yes\r\nTLS-Required: no\r\n", true, true),
+        ("TLS-Required: no\r\n\r\n", false, false),
+        ("TLS-Required: yes\r\n\r\n", true, false),
+        ("TLS-Required:\r\n\r\n", true, false),
+        ("TLS-Required: no, please\r\n\r\n", true, false),
+        ("X-TLS-Required: no\r\n\r\n", true, false),
+        ("A: 1\r\n\r\nTLS-Required: no\r\n", true, false),
+        ("Content-Type: message/rfc822\r\n\r\nTLS-Required: no\r\n\r\n", true, false),
+        (part, true, false),
+    ] {
+        for step in 1..=wire.len() {
+            let settings = CleanupSettings { obeys_tls_required: obeys, ..settings() };
+            let (content, envelope) = run(settings, STRANGER, wire.as_bytes(), step).unwrap();
+            assert_eq!(envelope.waives_tls(), expected, "{wire:?}, {step} octets at a time");
+            let is_kept = content.to_ascii_lowercase().contains("tls-required");
+            assert_eq!((is_kept, envelope.requiretls), (true, false), "the header stays: {wire:?}");
+        }
+    }
+}
+
+#[test]
+fn a_value_of_tls_required_without_effect_is_logged_once() {
+    let log = log();
+    let settings = Arc::new(CleanupSettings { obeys_tls_required: true, ..settings() });
+    let mut intake =
+        Intake::new(settings, Arc::clone(&log), Vec::new(), envelope(), STRANGER, Options::EXTERNAL, WALL_US);
+    let long = "x".repeat(200);
+    intake.feed(format!("TLS-Required: y\r\n es{long}\r\nTLS-Required: maybe\r\n\r\n").as_bytes());
+    let id = intake.queue_id();
+    assert!(intake.finish().is_ok());
+    let [line] = &log.take_lines()[..] else { panic!() };
+    let shown = &format!("TLS-Required: y es{long}")[..100];
+    assert!(line.ends_with(&format!("warning: {id}: ignoring malformed header: '{shown}'")), "{line}");
+}
+
+#[test]
+fn require_tls_esmtp_carries_requiretls_through_a_filter() {
+    let header = "Require-TLS-ESMTP: yes\r\n";
+    for (wire, asked, obeys, expected, required) in [
+        // It came with REQUIRETLS, and the filter gets the header.
+        ("A: 1\r\n\r\nx\r\n", true, true, format!("A: 1\r\n{header}\r\nx\r\n"), true),
+        ("A: 1\r\n\r\nx\r\n", true, false, "A: 1\r\n\r\nx\r\n".into(), true),
+        // It comes from the filter.
+        ("Require-TLS-ESMTP: YES\r\n\r\n", false, true, "Require-TLS-ESMTP: YES\r\n\r\n".into(), true),
+        ("Require-TLS-ESMTP: yes\r\n\r\n", true, true, format!("{header}\r\n"), true),
+        ("Require-TLS-ESMTP: yes\r\n\r\n", false, false, format!("{header}\r\n"), false),
+        ("Require-TLS-ESMTP: no\r\n\r\n", false, true, "Require-TLS-ESMTP: no\r\n\r\n".into(), false),
+        ("Require-TLS-ESMTP: no\r\n\r\n", true, true, format!("Require-TLS-ESMTP: no\r\n{header}\r\n"), true),
+        ("A: 1\r\n\r\nRequire-TLS-ESMTP: yes\r\n", false, true, "A: 1\r\n\r\nRequire-TLS-ESMTP: yes\r\n".into(), false),
+    ] {
+        for step in [1, wire.len()] {
+            let settings = CleanupSettings { requiretls_header: obeys, ..settings() };
+            let envelope = Envelope { requiretls: asked, ..envelope() };
+            let mut intake = of(settings, STRANGER, envelope, Options::EXTERNAL);
+            wire.as_bytes().chunks(step).for_each(|chunk| intake.feed(chunk));
+            let (body, head, envelope) = intake.finish().unwrap();
+            assert_eq!(String::from_utf8_lossy(&[head, body].concat()), expected, "{wire:?} {asked} {obeys}");
+            assert_eq!(envelope.requiretls, required, "{wire:?} {asked} {obeys}");
+        }
+    }
+}
+
+#[test]
 fn local_mail_gets_missing_headers() {
     let id = envelope().id.short();
     let added = format!(

@@ -13,6 +13,7 @@
 //! settings   the parameters of connections
 //! assignment a job on a session, and the addresses that the server sees
 //! outgoing   checks, mapped addresses and quoted-printable on the way to the server
+//! tls_request the sender's request about TLS
 //! smtputf8   whether a message needs a server with SMTPUTF8
 //! delays     the times in a log line
 //! ```
@@ -31,5 +32,6 @@ pub mod settings;
 mod smtputf8;
 #[cfg(test)]
 mod tests;
+pub mod tls_request;
 pub mod visit;
 pub mod work;

@@ -1,6 +1,7 @@
 //! The requests of an agent's service to its owner.
 
 use super::server::Server;
+use super::tls_request::TlsRequest;
 use crate::ask::Lookup;
 use crate::net::reactor::Key;
 use crate::sasl::Refusal;
@@ -31,6 +32,8 @@ pub enum Request {
         tried: Option<Arc<Server>>,
         /// The last server has seen a transaction, and has left recipients for another one.
         completed: bool,
+        /// Its sender's request about TLS.
+        tls: TlsRequest,
     },
     /// Make lookups, and call `answer`.
     Ask {

@@ -4,6 +4,7 @@
 //! second, or other jobs in progress.
 
 use super::settings::ConnectionSettings;
+use super::tls_request::TlsRequest;
 use crate::net::reactor::Key;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,15 @@ const DEMAND_S: f64 = 1.0;
 const IDLE_MAX: usize = 50;
 /// Maximum number of next hops in memory; above it, those without a job and a connection are dropped.
 pub const ROUTES_MAX: usize = 10_000;
+
+/// The key of mail that shares connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RouteKey {
+    /// The next hop.
+    pub nexthop: Arc<str>,
+    /// The senders' request about TLS.
+    pub tls: TlsRequest,
+}
 
 /// One next hop.
 #[derive(Debug)]
@@ -72,24 +82,24 @@ impl Route {
 /// The next hops of an agent.
 #[derive(Debug, Default)]
 pub struct Routes {
-    routes: HashMap<Arc<str>, Route>,
+    routes: HashMap<RouteKey, Route>,
 }
 
 impl Routes {
     /// Count a new job for a next hop.
-    pub fn started(&mut self, nexthop: &Arc<str>, now: f64) -> &mut Route {
-        if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(nexthop) {
+    pub fn started(&mut self, key: &RouteKey, now: f64) -> &mut Route {
+        if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(key) {
             self.routes.retain(|_, route| !route.is_unused());
         }
-        let route = self.routes.entry(Arc::clone(nexthop)).or_insert_with(|| Route::new(nexthop));
+        let route = self.routes.entry(key.clone()).or_insert_with(|| Route::new(&key.nexthop));
         route.active += 1;
         (route.previous_start, route.last_start) = (route.last_start, now);
         route
     }
 
     /// Return a next hop that has a job or a connection.
-    pub fn of(&mut self, nexthop: &str) -> Option<&mut Route> {
-        self.routes.get_mut(nexthop)
+    pub fn of(&mut self, key: &RouteKey) -> Option<&mut Route> {
+        self.routes.get_mut(key)
     }
 }
 
@@ -97,10 +107,14 @@ impl Routes {
 mod tests {
     use super::*;
 
+    fn key(nexthop: &str) -> RouteKey {
+        RouteKey { nexthop: nexthop.into(), tls: TlsRequest::Usual }
+    }
+
     #[test]
     fn demand_is_two_jobs_within_a_second_or_others_in_progress() {
         let settings = ConnectionSettings::default();
-        let nexthop: Arc<str> = "example.org".into();
+        let nexthop = key("example.org");
         let mut routes = Routes::default();
         let wants = |now, others| routes.started(&nexthop, now).wants(&settings, others);
         let found: Vec<_> = [(0.0, 0), (2.0, 0), (3.0, 0), (9.0, 1)].map(wants_of(wants)).into();
@@ -116,19 +130,19 @@ mod tests {
         let destinations = ["[mx.example.org]:25".to_owned()].into();
         let settings = ConnectionSettings { on_demand: false, destinations, ..ConnectionSettings::default() };
         let mut routes = Routes::default();
-        assert!(routes.started(&"[MX.example.org]:25".into(), 0.0).wants(&settings, 0));
-        assert!(!routes.started(&"mx.example.org".into(), 0.0).wants(&settings, 1));
+        assert!(routes.started(&key("[MX.example.org]:25"), 0.0).wants(&settings, 0));
+        assert!(!routes.started(&key("mx.example.org"), 0.0).wants(&settings, 1));
     }
 
     #[test]
     fn next_hops_without_a_job_and_a_connection_are_dropped_above_the_limit() {
         let mut routes = Routes::default();
         for number in 0..ROUTES_MAX {
-            let nexthop: Arc<str> = format!("{number}.example").into();
+            let nexthop = key(&format!("{number}.example"));
             routes.started(&nexthop, 0.0).active -= usize::from(number != 7);
         }
-        routes.started(&"new.example".into(), 1.0);
+        routes.started(&key("new.example"), 1.0);
         assert_eq!(routes.routes.len(), 2);
-        assert_eq!(routes.of("7.example").map(|route| route.active), Some(1));
+        assert_eq!(routes.of(&key("7.example")).map(|route| route.active), Some(1));
     }
 }

@@ -1,6 +1,7 @@
 //! A server that an agent connects to, and how.
 
 use crate::sasl::Login;
+use crate::smtp::client::requiretls::RequireTls;
 use crate::tls::Policy;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Attempt {
     pub hosts: usize,
     /// The use of TLS; `None` for none.
     pub tls: Option<Arc<Policy>>,
+    /// The policy for a job that asks for REQUIRETLS.
+    pub requiretls: RequireTls,
     /// Whether the connection takes further jobs.
     pub reuses: bool,
     /// Whether it takes them inside TLS, too.

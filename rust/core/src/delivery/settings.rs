@@ -27,6 +27,10 @@ settings! {
         reports_tls: bool = "smtp_tlsrpt_enable",
         /// Tell the owner about refused logins: it names a table for them.
         notes_refusals: bool = is_set "smtp_sasl_auth_cache_name",
+        /// The header `TLS-Required: no` has an effect.
+        tls_required: bool = "tls_required_enable",
+        /// REQUIRETLS has an effect.
+        requiretls: bool = "requiretls_enable",
         /// Connect from the source address alone.
         bind_address_enforce: bool = "smtp_bind_address_enforce",
     }

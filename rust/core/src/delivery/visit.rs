@@ -1,6 +1,7 @@
 //! One connection of an agent to a server, and what the service knows about it.
 
 use super::request::Ticket;
+use super::route::RouteKey;
 use super::server::{Attempt, Server};
 use super::session::{Next, Session};
 use crate::errno::reason;
@@ -30,8 +31,8 @@ pub type Shared = Arc<Mutex<Carried>>;
 pub struct Visit {
     /// The server.
     pub server: Arc<Server>,
-    /// The next hop.
-    pub nexthop: Arc<str>,
+    /// The next hop, for mail of one request about TLS.
+    pub route: RouteKey,
     /// The attempt that has begun it.
     pub attempt: Attempt,
     /// The job in progress.

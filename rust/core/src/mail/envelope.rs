@@ -114,6 +114,9 @@ impl Recipient {
 
 /// The attribute of a message that arrives on hold.
 const HOLD: &str = "hold";
+/// The attribute of a message with the header `TLS-Required: no` (RFC 8689 §5). Earlier releases keep it, and deliver as
+/// for other mail.
+pub const TLS_REQUIRED: &str = "tls_required";
 /// The attribute with the transport and next hop of a content filter (`smtp-amavis:[127.0.0.1]:10024`).
 pub const FILTER: &str = "content_filter";
 
@@ -132,6 +135,8 @@ pub struct Envelope {
     pub body: BodyType,
     /// MAIL had the SMTPUTF8 parameter (RFC 6531).
     pub smtputf8: bool,
+    /// MAIL had the REQUIRETLS parameter (RFC 8689).
+    pub requiretls: bool,
     /// RET=
     pub ret: Ret,
     /// ENVID= as received, in its xtext form.
@@ -155,6 +160,7 @@ impl Envelope {
             recipients,
             body: BodyType::Unsaid,
             smtputf8: false,
+            requiretls: false,
             ret: Ret::Unsaid,
             envid: None,
             trace: Trace::Off,
@@ -168,6 +174,8 @@ impl Envelope {
 const SMTPUTF8: u8 = 1;
 /// `Trace::Probe`
 const PROBE: u8 = 2;
+/// REQUIRETLS: releases that know none would send the message in the clear.
+const REQUIRETLS: u8 = 4;
 /// Minimum number of octets in an encoded recipient.
 const RECIPIENT_LEAST_OCTETS: usize = 7;
 /// Minimum number of octets in an encoded attribute.
@@ -187,6 +195,18 @@ impl Envelope {
     /// Whether the queue manager puts the message on hold when it arrives.
     pub fn holds_on_arrival(&self) -> bool {
         self.attribute(HOLD).is_some()
+    }
+
+    /// Note that the message goes out without a check of the server, and in the clear if need be (RFC 8689 §5).
+    pub fn waive_tls(&mut self) {
+        if !self.waives_tls() {
+            self.attributes.push((TLS_REQUIRED.into(), "no".into()));
+        }
+    }
+
+    /// Whether the message has the header `TLS-Required: no`, and the site obeys it.
+    pub fn waives_tls(&self) -> bool {
+        self.attribute(TLS_REQUIRED).is_some()
     }
 
     /// Return the transport and next hop of the content filter that takes the message first.
@@ -209,7 +229,8 @@ impl Envelope {
             BodyType::SevenBit => 1,
             BodyType::EightBitMime => 2,
         });
-        out.put_u8(if self.smtputf8 { SMTPUTF8 } else { 0 } | if self.is_probe() { PROBE } else { 0 });
+        let flags = [(self.smtputf8, SMTPUTF8), (self.is_probe(), PROBE), (self.requiretls, REQUIRETLS)];
+        out.put_u8(flags.iter().filter(|(is_set, _)| *is_set).fold(0, |octet, (_, flag)| octet | flag));
         out.put_u8(match self.ret {
             Ret::Unsaid => 0,
             Ret::Full => 1,
@@ -287,10 +308,10 @@ impl Envelope {
             _ => return Err(CodecError::BadValue("BODY")),
         };
         let flags = take.u8()?;
-        if flags & !(SMTPUTF8 | PROBE) != 0 {
+        if flags & !(SMTPUTF8 | PROBE | REQUIRETLS) != 0 {
             return Err(CodecError::BadValue("SMTPUTF8"));
         }
-        let smtputf8 = flags & SMTPUTF8 != 0;
+        let (smtputf8, requiretls) = (flags & SMTPUTF8 != 0, flags & REQUIRETLS != 0);
         let trace = if flags & PROBE != 0 { Trace::Probe } else { Trace::Off };
         let ret = match take.u8()? {
             0 => Ret::Unsaid,
@@ -301,7 +322,20 @@ impl Envelope {
         let envid = take.option_str()?.map(Into::into);
         let size_octets = take.u64()?;
         let (recipients, attributes) = (Vec::new(), Vec::new());
-        Ok(Self { id, arrival_us, sender, recipients, body, smtputf8, ret, envid, trace, size_octets, attributes })
+        Ok(Self {
+            id,
+            arrival_us,
+            sender,
+            recipients,
+            body,
+            smtputf8,
+            requiretls,
+            ret,
+            envid,
+            trace,
+            size_octets,
+            attributes,
+        })
     }
 }
 

@@ -22,6 +22,7 @@ pub enum Known {
     MessageId,
     Received,
     ReplyTo,
+    RequireTlsEsmtp,
     ResentBcc,
     ResentCc,
     ResentDate,
@@ -33,11 +34,12 @@ pub enum Known {
     ReturnPath,
     ReturnReceiptTo,
     Sender,
+    TlsRequired,
     To,
 }
 
 /// In the order of `Known`, so that a table's index is a header's bit.
-const KNOWN: [(&str, Known); 24] = [
+const KNOWN: [(&str, Known); 26] = [
     ("apparently-to", Known::ApparentlyTo),
     ("bcc", Known::Bcc),
     ("cc", Known::Cc),
@@ -50,6 +52,7 @@ const KNOWN: [(&str, Known); 24] = [
     ("message-id", Known::MessageId),
     ("received", Known::Received),
     ("reply-to", Known::ReplyTo),
+    ("require-tls-esmtp", Known::RequireTlsEsmtp),
     ("resent-bcc", Known::ResentBcc),
     ("resent-cc", Known::ResentCc),
     ("resent-date", Known::ResentDate),
@@ -61,6 +64,7 @@ const KNOWN: [(&str, Known); 24] = [
     ("return-path", Known::ReturnPath),
     ("return-receipt-to", Known::ReturnReceiptTo),
     ("sender", Known::Sender),
+    ("tls-required", Known::TlsRequired),
     ("to", Known::To),
 ];
 

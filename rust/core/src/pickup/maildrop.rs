@@ -14,7 +14,7 @@
 //!
 //! A file with Postfix's `trace_flags` of a probe (`sendmail -bv`) is never mail. Releases that know no probes would
 //! deliver it: for them the file has an attribute with a control character, which makes it ill-formed. Postfix ignores
-//! that attribute.
+//! that attribute. A message with REQUIRETLS has such an attribute, too, and Postfix's bit in a size record (`C`).
 //!
 //! ENVID= and ORCPT= are plain text in a file; in an envelope they have their xtext form (RFC 3461 §4).
 
@@ -32,14 +32,20 @@ pub const RECIPIENTS_MAX: usize = 100_000;
 pub const ATTRIBUTES_MAX: usize = 100;
 /// Maximum number of octets of a line in one record (Postfix's line_length_limit).
 const LINE_RECORD_MAX_OCTETS: usize = 2048;
-/// Types of records without effect in the envelope: sizes, times, filters, finished recipients, VERP.
-const SKIPPED_ENVELOPE: &[u8] = b"CcILDWVK/>wp";
+/// Types of records without effect in the envelope: times, filters, finished recipients, VERP.
+const SKIPPED_ENVELOPE: &[u8] = b"cILDWVK/>wp";
 /// Types of records without effect in the content.
 const SKIPPED_CONTENT: &[u8] = b"wp";
 /// Types of records without effect in the extracted data: those of headers, filters, finished recipients.
 const SKIPPED_EXTRACTED: &[u8] = b"FILDK/>Prewp";
 /// The attribute of a probe that other releases refuse.
 const PROBE_MARK: &str = "probe=\u{7f}";
+/// The same for a message with REQUIRETLS.
+const REQUIRETLS_MARK: &str = "requiretls=\u{7f}";
+/// The bit of REQUIRETLS in the last number of a size record, in Postfix since 3.11.
+const REQUIRETLS: u32 = 32;
+/// The place of that number.
+const SENDOPTS_AT: usize = 5;
 /// Maximum number of groups in a length: 35 bits, more than any file needs.
 const LENGTH_MAX_GROUPS: usize = 5;
 
@@ -62,6 +68,8 @@ pub struct Maildrop {
     pub envid: Option<Box<str>>,
     /// The report that the sender wants of the first attempt.
     pub trace: Trace,
+    /// The sender asks for REQUIRETLS (`sendmail -O requiretls=yes`).
+    pub requiretls: bool,
     /// Submitted by a gateway (`sendmail -G`): headers are not those of a user of this site.
     pub remote: bool,
     /// Every other attribute, by Postfix's names.
@@ -207,7 +215,7 @@ impl MaildropReader {
 
     fn expect(&self, kind: u8) -> Result<(), MaildropError> {
         let allowed: &[u8] = match self.segment {
-            Segment::Envelope => b"MTFSRAOnio",
+            Segment::Envelope => b"CMTFSRAOnio",
             Segment::Content => b"NLX",
             Segment::Extracted => b"EAROnio",
             Segment::End => return Err(MaildropError::Trailing),
@@ -253,6 +261,8 @@ impl MaildropReader {
             b'E' => self.segment = Segment::End,
             b'F' => self.maildrop.full_name = String::from_utf8_lossy(&data).replace(is_unreadable, "?"),
             b'A' if data == PROBE_MARK.as_bytes() => self.maildrop.trace = Trace::Probe,
+            b'A' if data == REQUIRETLS_MARK.as_bytes() => self.maildrop.requiretls = true,
+            b'C' => self.maildrop.requiretls |= asks_for_requiretls(&data),
             _ => {
                 let text = std::str::from_utf8(&data).ok().filter(|text| !text.contains(char::is_control));
                 self.envelope(kind, text.ok_or(MaildropError::BadText(record_name(kind)))?)?;
@@ -328,6 +338,14 @@ impl MaildropReader {
         }
         Ok(())
     }
+}
+
+/// Return whether a size record has the bit of REQUIRETLS. Postfix before 3.11 writes it with fewer numbers, or without
+/// the bit.
+fn asks_for_requiretls(data: &[u8]) -> bool {
+    let text = std::str::from_utf8(data).unwrap_or_default();
+    let sendopts = text.split_ascii_whitespace().nth(SENDOPTS_AT).and_then(|word| word.parse::<u32>().ok());
+    sendopts.is_some_and(|bits| bits & REQUIRETLS != 0)
 }
 
 fn is_unreadable(c: char) -> bool {
@@ -418,6 +436,11 @@ impl Maildrop {
         }
         if self.trace == Trace::Probe {
             put_record(out, b'A', PROBE_MARK.as_bytes());
+        }
+        if self.requiretls {
+            let numbers = [0, 0, 0, 0, 0, REQUIRETLS].map(|number| format!("{number:>15}"));
+            put_record(out, b'C', numbers.join(" ").as_bytes());
+            put_record(out, b'A', REQUIRETLS_MARK.as_bytes());
         }
         for recipient in &self.recipients {
             put_recipient(out, recipient);
@@ -610,6 +633,45 @@ mod tests {
                 assert_eq!(read(&out, 2), Err(MaildropError::BadText("attribute")));
             }
         }
+    }
+
+    #[test]
+    fn requiretls_is_read_from_postfixs_number_and_from_the_mark() {
+        let size = |sendopts: &str| format!("C\x60{:>15} {:>15} {:>15} {:>15} {:>15} {sendopts:>16}", 9, 0, 1, 0, 9);
+        for (name, record, expected) in [
+            ("without", String::new(), false),
+            ("Postfix 3.7", size("1"), false),
+            ("REQUIRETLS", size("32"), true),
+            ("with SMTPUTF8", size("33"), true),
+            ("the header's bit", size("16"), false),
+            ("no number", size("x"), false),
+            ("five numbers", "C\x091 2 3 4 5".into(), false),
+            ("the mark", "A\x0crequiretls=\x7f".into(), true),
+            ("another value", "A\x0crequiretls=x".into(), false),
+        ] {
+            let file = format!("T\x0a1795366923{record}S\x01sR\x01rM\0X\0E\0");
+            for step in [1, file.len()] {
+                let (mut reader, mut content) = (MaildropReader::default(), Vec::new());
+                file.as_bytes().chunks(step).for_each(|piece| reader.feed(piece, &mut content).unwrap());
+                assert_eq!(reader.finish().unwrap().requiretls, expected, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn requiretls_is_written_so_that_other_releases_refuse_the_file() {
+        let maildrop = Maildrop { requiretls: true, sender: "s".into(), ..Maildrop::default() };
+        let mut out = Vec::new();
+        maildrop.encode_envelope(&mut out);
+        out.extend_from_slice(b"X\0E\0");
+        let mut reader = MaildropReader::default();
+        reader.feed(&out, &mut Vec::new()).unwrap();
+        assert_eq!(reader.finish(), Ok(maildrop));
+        let mark = out.windows(REQUIRETLS_MARK.len()).position(|window| window == REQUIRETLS_MARK.as_bytes()).unwrap();
+        // For them it is an attribute like this one.
+        out[mark] = b'X';
+        let problem = MaildropReader::default().feed(&out, &mut Vec::new());
+        assert_eq!(problem, Err(MaildropError::BadText("attribute")));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Write the queue in the form of older releases, while no program uses it (`postillion queue --convert v1`).
 //!
-//! Version 1 has the content of a message in one piece, so the head moves ahead of the body. Offsets, lengths, salts and
-//! IDs stay, and so the state log holds as it is. Each segment is written to `new.ID`, synced, and renamed over the old
-//! one: after a crash or an error every segment has one form or the other, this release reads both, and the next
-//! conversion goes on. A probe (`sendmail -bv`) has no form in version 1: a conversion waits until its report is sent,
-//! and an older release takes the record of one that has ended for damage. Damaged records stay damaged. An uncommitted
-//! tail is cut, because an older release would refuse its segment.
+//! Version 1 has the content of a message in one piece, so the head moves ahead of the body. Offsets, lengths, salts
+//! and IDs stay, and so the state log holds as it is. Each segment is written to `new.ID`, synced, and renamed over the
+//! old one: after a crash or an error every segment has one form or the other, this release reads both, and the next
+//! conversion goes on. A probe (`sendmail -bv`) and a message with REQUIRETLS have no form in version 1: a conversion
+//! waits until they are done, and an older release takes the record of one that has ended for damage. Damaged records
+//! stay damaged. An uncommitted tail is cut, because an older release would refuse its segment.
 
 use super::disk::{Disk, Open, RealDisk, names, read_exact, write_all};
 use super::error::QueueError;
@@ -29,6 +29,9 @@ use std::sync::Arc;
 
 /// Octets copied at a time.
 const PIECE_OCTETS: usize = 256 * 1024;
+/// Kinds of messages that version 1 does not have.
+const PROBE: &str = "an address probe (sendmail -bv)";
+const REQUIRETLS: &str = "a message with REQUIRETLS";
 
 /// The result of a conversion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +61,7 @@ pub(crate) fn convert_on(disk: &Arc<dyn Disk>, queue_directory: &Path) -> Result
     for (directory, id, path) in segments(&**disk, queue_directory)? {
         let Some(reader) = SegmentReader::open(disk, path, id)? else { continue };
         let mut segment = Segment { disk: &**disk, directory: &queue_directory.join(directory), id, reader };
-        refuse_probes(&**disk, queue_directory, &mut segment)?;
+        refuse_new(&**disk, queue_directory, &mut segment)?;
         let records = segment.convert()?;
         converted.records += records.unwrap_or(0);
         converted.segments += u64::from(records.is_some());
@@ -86,19 +89,20 @@ fn refuse_live(disk: &dyn Disk, path: &Path) -> Result<(), QueueError> {
     Ok(())
 }
 
-/// A probe that has not ended must not meet an older release, even though that delivers none.
-fn refuse_probes(disk: &dyn Disk, queue_directory: &Path, segment: &mut Segment<'_>) -> Result<(), QueueError> {
-    let probes = segment.probes()?;
-    if probes.is_empty() {
+/// A probe or a message with REQUIRETLS that is not done must not meet an older release, even though that delivers
+/// none.
+fn refuse_new(disk: &dyn Disk, queue_directory: &Path, segment: &mut Segment<'_>) -> Result<(), QueueError> {
+    let strange = segment.strange()?;
+    if strange.is_empty() {
         return Ok(());
     }
     let known = facts(disk, queue_directory)?.messages;
-    match probes.iter().find(|(id, recipients)| known.get(id).is_none_or(|known| !known.is_over(*recipients))) {
+    match strange.iter().find(|(id, recipients, _)| known.get(id).is_none_or(|known| !known.is_over(*recipients))) {
         None => Ok(()),
-        Some((id, _)) => {
+        Some((id, _, what)) => {
             let text = format!(
-                "{id} is an address probe (sendmail -bv), which version 1 does not have: run the mail system until its \
-                 report is sent, or remove it with postsuper -d"
+                "{id} is {what}, which version 1 does not have: run the mail system until it is done, or remove it with \
+                 postsuper -d"
             );
             Err(QueueError::Io(io::ErrorKind::Unsupported, text.into()))
         }
@@ -145,16 +149,19 @@ impl Segment<'_> {
         Ok(Some(records.len() as u64))
     }
 
-    /// Return the probes, with their numbers of recipients.
-    fn probes(&mut self) -> Result<Vec<(QueueId, usize)>, QueueError> {
-        let (octets, mut probes) = (self.reader.octets()?, Vec::new());
+    /// Return the probes and the messages with REQUIRETLS, with their numbers of recipients and a name of their kind.
+    fn strange(&mut self) -> Result<Vec<(QueueId, usize, &'static str)>, QueueError> {
+        let (octets, mut strange) = (self.reader.octets()?, Vec::new());
         self.reader.scan(SEGMENT_HEADER_OCTETS as u64, octets, &mut |found| match found {
             Found::Record { envelope, .. } if envelope.is_probe() => {
-                probes.push((envelope.id, envelope.recipients.len()));
+                strange.push((envelope.id, envelope.recipients.len(), PROBE));
+            }
+            Found::Record { envelope, .. } if envelope.requiretls => {
+                strange.push((envelope.id, envelope.recipients.len(), REQUIRETLS));
             }
             _ => {}
         })?;
-        Ok(probes)
+        Ok(strange)
     }
 
     /// Return the records with a header of version 2, damaged or not, and the end of what was committed.
@@ -447,6 +454,28 @@ mod tests {
         assert!(convert_to_v1(directory.path()).is_err(), "one of two recipients");
         let (mut spool, _) = Spool::open(directory.path()).unwrap();
         spool.note(Fact::Done { id, recipients: vec![1].into() });
+        drop(spool);
+        assert!(convert_to_v1(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_message_with_requiretls_is_not_converted() {
+        let (directory, _) = queue();
+        let journal = journal(&directory);
+        let draft = journal.draft().unwrap();
+        let id = draft.id();
+        let message = Envelope { requiretls: true, ..envelope(id, 1) };
+        journal.commit(draft, b"Subject: x\r\n\r\n", &message, 0);
+        assert!(journal.wait(std::time::Duration::from_secs(60))[0].result.is_ok());
+        drop(journal);
+        let error = convert_to_v1(directory.path()).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{id} is a message with REQUIRETLS, which version 1 does not have")),
+            "{error}"
+        );
+        let (mut spool, stored) = Spool::open(directory.path()).unwrap();
+        assert!(stored.iter().any(|stored| stored.arrival.envelope == message), "it is read back");
+        spool.note(Fact::Done { id, recipients: vec![0].into() });
         drop(spool);
         assert!(convert_to_v1(directory.path()).is_ok());
     }

@@ -117,6 +117,16 @@ impl DeliveryJob {
     }
 
     #[getter]
+    fn waives_tls(&self) -> bool {
+        self.work.lock().job().envelope.waives_tls()
+    }
+
+    #[getter]
+    fn requiretls(&self) -> bool {
+        self.work.lock().job().envelope.requiretls
+    }
+
+    #[getter]
     fn smtputf8(&self) -> bool {
         self.work.lock().job().envelope.smtputf8
     }

@@ -12,6 +12,7 @@ use postillion_core::delivery::server::{Attempt, Server};
 use postillion_core::delivery::service::Service;
 use postillion_core::delivery::settings::ConnectionSettings;
 use postillion_core::mail::status::local_status;
+use postillion_core::smtp::client::requiretls::RequireTls;
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -25,7 +26,7 @@ type Tried = (String, String, u16);
 /// A request of the service to its owner.
 #[pyclass(frozen, module = "postillion._core.delivery")]
 pub enum Request {
-    Find { ticket: u64, nexthop: String, tried: Option<Tried>, completed: bool },
+    Find { ticket: u64, nexthop: String, tried: Option<Tried>, completed: bool, tls: String },
     Ask { key: u64, ticket: u64, lookups: Vec<(usize, Py<PyBytes>)>, first: bool },
     Tls { ticket: u64, fault: Option<(String, String)> },
     Login { ticket: u64, dsn: String, said: String },
@@ -36,9 +37,9 @@ pub enum Request {
 impl Request {
     fn of(py: Python<'_>, request: request::Request) -> Self {
         match request {
-            request::Request::Find { ticket, nexthop, tried, completed } => {
+            request::Request::Find { ticket, nexthop, tried, completed, tls } => {
                 let tried = tried.map(|server| (server.host.to_string(), server.address.to_string(), server.port));
-                Self::Find { ticket, nexthop: nexthop.to_string(), tried, completed }
+                Self::Find { ticket, nexthop: nexthop.to_string(), tried, completed, tls: tls.word().to_owned() }
             }
             request::Request::Ask { key, ticket, lookups: asked, first } => {
                 let lookups = lookups(py, asked).into_iter().map(|(table, key)| (table, key.unbind())).collect();
@@ -92,7 +93,7 @@ impl DeliveryService {
 
     #[pyo3(signature = (
         ticket, host, address, port, now, *, loop_detect=false, best=true, last_address=true, last_session=true,
-        source=None, hosts=1, login=None, tls=None, reuses=true, reuses_tls=false
+        source=None, hosts=1, login=None, tls=None, requiretls="disable", reuses=true, reuses_tls=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "the fields of the server, most of them by keyword")]
     fn connect(
@@ -110,6 +111,7 @@ impl DeliveryService {
         hosts: usize,
         login: Option<&SmtpLogin>,
         tls: Option<&TlsPolicy>,
+        requiretls: &str,
         reuses: bool,
         reuses_tls: bool,
     ) -> PyResult<()> {
@@ -118,7 +120,9 @@ impl DeliveryService {
         let server = Server { host: host.into(), address: address.into(), port, loop_detect, best };
         let login = login.map(|login| login.inner.clone()).unwrap_or_default();
         let tls = tls.map(TlsPolicy::policy);
-        let attempt = Attempt { last_address, last_session, source, hosts, login, tls, reuses, reuses_tls };
+        let requiretls = RequireTls::parse(requiretls)
+            .ok_or_else(|| PyValueError::new_err(format!("unknown REQUIRETLS policy {requiretls:?}")))?;
+        let attempt = Attempt { last_address, last_session, source, hosts, login, tls, requiretls, reuses, reuses_tls };
         self.service.connect(ticket, server, attempt, now);
         Ok(())
     }

@@ -65,6 +65,11 @@ impl StoredMessage {
     }
 
     #[getter]
+    fn requiretls(&self) -> bool {
+        self.message.envelope.requiretls
+    }
+
+    #[getter]
     fn smtputf8(&self) -> bool {
         self.message.envelope.smtputf8
     }

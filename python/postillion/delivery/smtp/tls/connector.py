@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postillion._core.tls import TlsClient, TlsPolicy
 from postillion.config import core_dumps
-from postillion.delivery.smtp.tls.level import BY_DANE, at_least
+from postillion.delivery.smtp.tls.level import BY_DANE, Request, at_least
 from postillion.delivery.smtp.tls.policies import TlsPolicies
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, NoPolicy, Policy
+from postillion.delivery.smtp.tls.requiretls import RequireTls, RequireTlsPolicies, refuse_weaker
 from postillion.tables.deferred import decided
 from postillion.tables.tls_log_levels import TlsLogLevels
 
@@ -28,12 +29,14 @@ HALF_DANE: Final = "half-dane"
 class Wanted(NamedTuple):
     """The use of TLS on a connection. `policy`: None in the clear. `reuses`: it takes further jobs inside TLS.
 
-    `source`: the policy in the words of main.cf and tables.
+    `source`: the policy in the words of main.cf and tables. `requiretls`: what the server must have for mail with
+    REQUIRETLS.
     """
 
     policy: TlsPolicy | None
     reuses: bool
     source: Policy | None
+    requiretls: RequireTls = "disable"
 
 
 CLEAR: Final = Wanted(None, False, None)
@@ -53,6 +56,7 @@ class Connector:
         """
         self._policies = TlsPolicies(config, prefix, resolver, warn)
         self._log_levels = TlsLogLevels(f"{prefix}_tls_loglevel_maps", config, warn)
+        self._requiretls = RequireTlsPolicies(config, prefix, warn)
         self._warn = warn
         self._converted = lru_cache(POLICIES_MAX)(self._convert)
         level = self._policies.settings.level
@@ -69,18 +73,34 @@ class Connector:
                 raise config.error(parameter, f"{parameter}: {text}", fix)
             warn(f"{parameter}: {text}: TLS is not used")
 
-    def known(self, site: NextHop, target: Target) -> Wanted | None:
+    def known(self, site: NextHop, target: Target, request: Request) -> Wanted | None:
         """Return what main.cf alone decides; None when a table or DNS has a say. Raises `NoPolicy`."""
+        if request == "required":
+            return None
         if self._policies.never_used:
             return CLEAR
         if self._log_levels:
             return None
+        if request == "waived":
+            # No report is due: the domain's policy does not count.
+            return self._wanted(self._policies.waived(site, target), target)._replace(source=None)
         policy = self._policies.known(site, target)
         return None if policy is None else self._wanted(policy, target)
 
-    async def of(self, site: NextHop, target: Target) -> Wanted:
+    async def of(self, site: NextHop, target: Target, request: Request) -> Wanted:
         """Return the use of TLS with a host of a next hop. Raises `NoPolicy`: try the next host."""
-        policy = await self._policies.policy_for(site, target)
+        if request == "required":
+            requiretls = await self._requiretls.policy_of(self._policies.domain_of(site))
+            policy = await self._policies.policy_for(site, target)
+            refuse_weaker(requiretls, policy, target)
+            return (await self._logged(policy, target))._replace(requiretls=requiretls)
+        if request == "waived" and not self._policies.never_used:
+            # No report is due: the domain's policy does not count.
+            return (await self._logged(self._policies.waived(site, target), target))._replace(source=None)
+        return await self._logged(await self._policies.policy_for(site, target), target)
+
+    async def _logged(self, policy: Policy, target: Target) -> Wanted:
+        """Return the use of TLS by a policy, with the amount of log lines that the tables give for the host."""
         if policy.level == "none" or not self._log_levels:
             return self._wanted(policy, target)
         address = target.address if target.port else ""

@@ -8,6 +8,8 @@ Level = Literal["none", "may", "encrypt", "fingerprint", "half-dane", "dane", "d
 LEVELS: Final[tuple[Level, ...]] = (
     *("none", "may", "encrypt", "fingerprint", "half-dane", "dane", "dane-only", "verify", "secure"),
 )
+Request = Literal["usual", "waived", "required"]
+"""A sender's request about TLS: none, `TLS-Required: no`, or REQUIRETLS (RFC 8689)."""
 HALF_DANE: Final = "half-dane"
 """The level of a server that matches its TLSA records, found by MX records that are not secure. No site sets it."""
 BY_DANE: Final[tuple[Level, ...]] = ("dane", "dane-only")

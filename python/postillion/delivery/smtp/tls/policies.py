@@ -13,7 +13,7 @@ from postillion.config.domain import BadDomain, to_ascii
 from postillion.delivery.smtp.nexthop import NextHop, is_host_name
 from postillion.delivery.smtp.tls.dane import Dane
 from postillion.delivery.smtp.tls.entry import Entry
-from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, HALF_DANE, Level
+from postillion.delivery.smtp.tls.level import BY_AUTHORITY, BY_DANE, HALF_DANE, Level, at_least
 from postillion.delivery.smtp.tls.mta_sts import MtaSts
 from postillion.delivery.smtp.tls.mx_pattern import allows
 from postillion.delivery.smtp.tls.policy import CONFIGURATION_PROBLEM, Domain, NoPolicy, Policy
@@ -70,6 +70,23 @@ class TlsPolicies:
         with self._logged(site, target):
             policy = self._with_names(policy, Entry(settings.level), site, target)
         return self._checked(policy)
+
+    def waived(self, site: NextHop, target: Target) -> Policy:
+        """Return the policy for mail with `TLS-Required: no` (RFC 8689 §5). Raises `NoPolicy`.
+
+        Tables, DANE and MTA-STS have no say, and main.cf no more than `may`; in wrapper mode no more than `encrypt`.
+        """
+        settings = self.settings
+        limit: Level = "encrypt" if settings.wrapper else "may"
+        level = limit if at_least(settings.level, limit) else settings.level
+        policy = Policy(level, "TLS-Required: no", connection_reuse=settings.connection_reuse)
+        with self._logged(site, target):
+            policy = self._with_names(policy, Entry(level), site, target)
+        return self._checked(policy)
+
+    def domain_of(self, site: NextHop) -> str:
+        """Return the name of a next hop for TLS: its domain in ASCII, or this system's name for a socket."""
+        return self._domain(site)
 
     async def close(self) -> None:
         """End what runs in the background."""

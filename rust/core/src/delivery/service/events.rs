@@ -7,7 +7,6 @@ use crate::delivery::server::{Attempt, Server};
 use crate::delivery::session::{Next, Session};
 use crate::delivery::visit::{lock, step};
 use crate::net::reactor::{Happening, Key};
-use std::sync::Arc;
 
 impl Service {
     pub(super) fn see_to_pending(&mut self, now: f64) {
@@ -33,7 +32,7 @@ impl Service {
                 self.lost(key, now);
                 self.leave(key);
                 if let Some(visit) = self.visits.remove(&key)
-                    && let Some(route) = self.routes.of(&visit.nexthop)
+                    && let Some(route) = self.routes.of(&visit.route)
                 {
                     route.forget(key);
                 }
@@ -130,7 +129,7 @@ impl Service {
         let follower = visit.follower.take().map(|(ticket, _)| ticket);
         let ended = std::mem::replace(&mut visit.ticket, follower);
         let transactions = visit.session.as_ref().map_or(0, |session| lock(session).session.transactions());
-        if let Some(route) = self.routes.of(&visit.nexthop) {
+        if let Some(route) = self.routes.of(&visit.route) {
             route.busy.push_back(key);
         }
         if let Some(ticket) = ended
@@ -150,10 +149,10 @@ impl Service {
             let carried = lock(&session);
             (carried.session.transactions(), carried.session.may_keep())
         };
-        let nexthop = Arc::clone(&visit.nexthop);
+        let route = visit.route.clone();
         let finished = ticket.is_none_or(|ticket| next != Next::Stale && self.left(ticket, transactions));
         let spent = is_spent(&self.settings, opened, transactions, now);
-        match self.routes.of(&nexthop) {
+        match self.routes.of(&route) {
             Some(route) if next == Next::Finished && !self.draining && !spent => {
                 if may_keep && route.has_room() && route.wants(&self.settings, route.active) {
                     route.idle.push_back(key);

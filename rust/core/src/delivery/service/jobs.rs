@@ -3,6 +3,7 @@
 use super::Service;
 use crate::delivery::assignment::Assignment;
 use crate::delivery::request::{Request, Ticket};
+use crate::delivery::route::RouteKey;
 use crate::delivery::settings::ConnectionSettings;
 use crate::delivery::visit::lock;
 use crate::mail::status::Status;
@@ -15,7 +16,8 @@ impl Service {
         progress.requested = true;
         self.requests.push(Request::Find {
             ticket,
-            nexthop: Arc::clone(&progress.nexthop),
+            nexthop: Arc::clone(&progress.route.nexthop),
+            tls: progress.route.tls,
             tried: progress.tried.clone(),
             completed: std::mem::take(&mut progress.completed),
         });
@@ -29,7 +31,7 @@ impl Service {
 
     pub(super) fn finish(&mut self, ticket: Ticket) {
         let Some(progress) = self.jobs.remove(&ticket) else { return };
-        if let Some(route) = self.routes.of(&progress.nexthop) {
+        if let Some(route) = self.routes.of(&progress.route) {
             route.active -= 1;
         }
         progress.work.lock().encode_result(&mut self.results);
@@ -52,8 +54,8 @@ impl Service {
     }
 
     /// Return a connection whose job this one may follow: only the oldest one is considered.
-    pub(super) fn leader(&mut self, nexthop: &str, now: f64) -> Option<Key> {
-        let key = *self.routes.of(nexthop)?.busy.front()?;
+    pub(super) fn leader(&mut self, route: &RouteKey, now: f64) -> Option<Key> {
+        let key = *self.routes.of(route)?.busy.front()?;
         let visit = self.visits.get(&key)?;
         let carried = lock(visit.session.as_ref()?);
         let spent = is_spent(&self.settings, visit.opened, carried.session.transactions(), now);
@@ -61,8 +63,8 @@ impl Service {
     }
 
     /// Return the most recently used idle connection within the limits, so that older ones can expire.
-    pub(super) fn take_idle(&mut self, nexthop: &str, now: f64) -> Option<Key> {
-        while let Some(key) = self.routes.of(nexthop)?.idle.pop_back() {
+    pub(super) fn take_idle(&mut self, route: &RouteKey, now: f64) -> Option<Key> {
+        while let Some(key) = self.routes.of(route)?.idle.pop_back() {
             let opened = self.visits.get(&key)?.opened;
             if now - opened < self.settings.reuse_time_limit {
                 return Some(key);
@@ -77,7 +79,7 @@ impl Service {
         let (Some(visit), Some(progress)) = (self.visits.get_mut(&key), self.jobs.get_mut(&ticket)) else { return };
         visit.ticket = Some(ticket);
         progress.tried = Some(Arc::clone(&visit.server));
-        if let Some(route) = self.routes.of(&progress.nexthop) {
+        if let Some(route) = self.routes.of(&progress.route) {
             route.busy.push_back(key);
         }
         self.deliver(key, ticket, last, last, true, now);
@@ -89,7 +91,7 @@ impl Service {
         let Some(session) = visit.session.clone() else { return };
         visit.follower = Some((ticket, now));
         progress.tried = Some(Arc::clone(&visit.server));
-        if let Some(route) = self.routes.of(&visit.nexthop) {
+        if let Some(route) = self.routes.of(&visit.route) {
             route.busy.retain(|busy| *busy != key);
         }
         let assignment = Assignment::new(Arc::clone(&progress.work), last, last);
@@ -103,7 +105,7 @@ impl Service {
     /// Let the job that follows another one on a connection find its own.
     pub(super) fn leave(&mut self, key: Key) {
         let Some(visit) = self.visits.get_mut(&key) else { return };
-        if let Some(route) = self.routes.of(&visit.nexthop) {
+        if let Some(route) = self.routes.of(&visit.route) {
             route.busy.retain(|busy| *busy != key);
         }
         if let Some((ticket, _)) = visit.follower.take() {

@@ -19,10 +19,11 @@ mod tests;
 
 use crate::ask::{Answer, Lookup};
 use crate::delivery::request::{Request, Ticket};
-use crate::delivery::route::Routes;
+use crate::delivery::route::{RouteKey, Routes};
 use crate::delivery::server::{Attempt, Server};
 use crate::delivery::session::Next;
 use crate::delivery::settings::ConnectionSettings;
+use crate::delivery::tls_request::TlsRequest;
 use crate::delivery::visit::{Shared, Visit};
 use crate::delivery::work::Work;
 use crate::log::Log;
@@ -44,7 +45,7 @@ const LOCAL_ERROR: Enhanced = Enhanced { class: 4, subject: 3, detail: 0 };
 /// A job in progress.
 struct Progress {
     work: Arc<Work>,
-    nexthop: Arc<str>,
+    route: RouteKey,
     /// The server of a reused connection that has left recipients open.
     tried: Option<Arc<Server>>,
     /// The reason of the last failed connection; `None` when the job itself has the reason.
@@ -136,23 +137,21 @@ impl Service {
 
     /// Start a job: on a connection to its next hop, or with `Request::Find`.
     pub fn start(&mut self, work: Arc<Work>, now: f64) {
-        let nexthop = Arc::clone(&work.lock().job().nexthop);
+        let key = {
+            let delivery = work.lock();
+            let job = delivery.job();
+            RouteKey { nexthop: Arc::clone(&job.nexthop), tls: TlsRequest::of(&job.envelope, &self.settings) }
+        };
         self.last_ticket += 1;
         let ticket = self.last_ticket;
-        let route = self.routes.started(&nexthop, now);
+        let route = self.routes.started(&key, now);
         let (no_idle, last) = (route.idle.is_empty(), route.hosts <= 1 || self.settings.session_limit == 1);
-        let progress = Progress {
-            work,
-            nexthop: Arc::clone(&nexthop),
-            tried: None,
-            failure: None,
-            completed: false,
-            requested: false,
-        };
+        let progress =
+            Progress { work, route: key.clone(), tried: None, failure: None, completed: false, requested: false };
         self.jobs.insert(ticket, progress);
-        if no_idle && let Some(leader) = self.leader(&nexthop, now) {
+        if no_idle && let Some(leader) = self.leader(&key, now) {
             self.follow(leader, ticket, last, now);
-        } else if let Some(idle) = self.take_idle(&nexthop, now) {
+        } else if let Some(idle) = self.take_idle(&key, now) {
             self.carry(idle, ticket, last, now);
         } else {
             self.find(ticket);
@@ -163,9 +162,9 @@ impl Service {
     /// Connect to a server for a job. When that fails, `Request::Find` comes again.
     pub fn connect(&mut self, ticket: Ticket, server: Server, attempt: Attempt, now: f64) {
         let Some(progress) = self.jobs.get(&ticket) else { return };
-        let nexthop = Arc::clone(&progress.nexthop);
-        if let Some(route) = self.routes.of(&nexthop) {
-            route.hosts = attempt.hosts;
+        let route = progress.route.clone();
+        if let Some(known) = self.routes.of(&route) {
+            known.hosts = attempt.hosts;
         }
         match self.outbound(&server, attempt.source) {
             Ok(Outbound { socket, connecting }) => {
@@ -173,7 +172,7 @@ impl Service {
                 let timeout_s = self.settings.connect_timeout;
                 let visit = Visit {
                     server: Arc::new(server),
-                    nexthop,
+                    route,
                     attempt,
                     ticket: Some(ticket),
                     follower: None,

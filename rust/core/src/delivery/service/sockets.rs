@@ -66,15 +66,16 @@ impl Service {
     pub(super) fn connected(&mut self, key: Key, now: f64) {
         let Some(visit) = self.visits.get_mut(&key) else { return };
         let Server { host, address, port, loop_detect, best } = &*visit.server;
-        let mut peer = Peer::new(host, address, *port, &visit.nexthop, *loop_detect, *best);
+        let mut peer = Peer::new(host, address, *port, &visit.route.nexthop, *loop_detect, *best);
         let Attempt { last_address, last_session, reuses, reuses_tls, .. } = visit.attempt;
         (peer.tls, peer.login) = (visit.attempt.tls.clone(), visit.attempt.login.clone());
+        peer.requiretls = visit.attempt.requiretls;
         let mut session = Session::new(Arc::clone(&self.client), peer, now);
         session.set_reuse(reuses, reuses_tls);
         let shared = Arc::new(Mutex::new(Carried { session, wall_clock: self.wall_clock, bug: None }));
         visit.session = Some(Arc::clone(&shared));
         visit.opened = now;
-        let route = self.routes.of(&visit.nexthop);
+        let route = self.routes.of(&visit.route);
         let keep = reuses && route.is_some_and(|route| route.wants(&self.settings, route.active.saturating_sub(1)));
         let ticket = visit.ticket;
         self.reactor.attach(key, shared);
@@ -105,7 +106,7 @@ impl Service {
     pub(super) fn close(&mut self, key: Key, now: f64) {
         if let Some(visit) = self.visits.get_mut(&key) {
             visit.closing_since.get_or_insert(now);
-            if let Some(route) = self.routes.of(&visit.nexthop) {
+            if let Some(route) = self.routes.of(&visit.route) {
                 route.forget(key);
             }
         }

@@ -6,8 +6,10 @@ use crate::delivery::server::{Attempt, Server};
 use crate::delivery::session::Next;
 use crate::delivery::settings::ConnectionSettings;
 use crate::delivery::tests::{Queue, settings, statuses};
+use crate::delivery::tls_request::TlsRequest;
 use crate::delivery::visit::step;
 use crate::delivery::work::Work;
+use crate::mail::envelope::Envelope;
 use crate::mail::status::local_status;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use std::io::{ErrorKind, Read, Write};
@@ -37,7 +39,11 @@ impl Fixture {
     }
 
     fn start(&mut self) -> Arc<Work> {
-        let work = self.queue.job(1, CONTENT, |_| {});
+        self.start_with(|_| {})
+    }
+
+    fn start_with(&mut self, change: impl FnOnce(&mut Envelope)) -> Arc<Work> {
+        let work = self.queue.job(1, CONTENT, change);
         self.service.start(Arc::clone(&work), self.now);
         work
     }
@@ -123,6 +129,39 @@ fn a_kept_connection_takes_the_next_job_without_a_request() {
     all.say(&mut server, "250 again\r\n");
     assert_eq!(statuses(&second), ["sent 2.0.0 250 again"]);
     assert!(all.service.is_empty());
+}
+
+#[test]
+fn mail_shares_a_connection_only_with_mail_that_asks_for_the_same_tls() {
+    type Change = fn(&mut Envelope);
+    let requests: [(Change, TlsRequest); 3] = [
+        (|_| {}, TlsRequest::Usual),
+        (Envelope::waive_tls, TlsRequest::Waived),
+        (|envelope| envelope.requiretls = true, TlsRequest::Required),
+    ];
+    let limits = ConnectionSettings { requiretls: true, tls_required: true, ..kept() };
+    let mut all = Fixture::new(limits);
+    let mut servers = Vec::new();
+    // The first round has no idle connection for any of them, the second one has one for each.
+    for (number, (change, expected)) in requests.into_iter().enumerate() {
+        all.start_with(change);
+        let [Request::Find { tls, .. }] = all.service.requests[..] else { panic!("{:?}", all.service.requests) };
+        assert_eq!(tls, expected);
+        let mut server = all.accept("PIPELINING");
+        all.take(&mut server);
+        all.say(&mut server, &format!("250 taken {number}\r\n"));
+        all.service.take_requests();
+        servers.push(server);
+    }
+    for ((change, tls), server) in requests.into_iter().zip(&mut servers).rev() {
+        let work = all.start_with(change);
+        assert_eq!(all.service.take_requests(), [], "{tls:?}");
+        assert_eq!(all.hear(server, MAIL.len()), MAIL, "{tls:?}");
+        all.say(server, ANSWERS);
+        all.hear(server, MESSAGE.len());
+        all.say(server, "250 again\r\n");
+        assert_eq!(statuses(&work), ["sent 2.0.0 250 again"], "{tls:?}");
+    }
 }
 
 #[test]

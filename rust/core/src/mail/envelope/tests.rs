@@ -19,6 +19,7 @@ fn an_envelope_is_read_back_unchanged() {
         ],
         body: BodyType::EightBitMime,
         smtputf8: true,
+        requiretls: true,
         ret: Ret::Hdrs,
         envid: Some("x1".into()),
         trace: Trace::Record,
@@ -51,7 +52,7 @@ fn a_probe_is_refused_by_releases_that_know_none_and_stays_one() {
         assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Ok(probe.clone()));
         bytes[FLAGS_AT] &= 1;
         assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Err(CodecError::BadValue(TRACE_FLAGS)), "not as mail");
-        bytes[FLAGS_AT] = 4;
+        bytes[FLAGS_AT] = 8;
         assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Err(CodecError::BadValue("SMTPUTF8")));
         let recorded = Envelope { trace: Trace::Record, ..plain };
         bytes.clear();
@@ -62,6 +63,33 @@ fn a_probe_is_refused_by_releases_that_know_none_and_stays_one() {
         bytes[FLAGS_AT] |= 2;
         assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Err(CodecError::BadValue(TRACE_FLAGS)));
     }
+}
+
+#[test]
+fn releases_that_know_no_requiretls_refuse_the_message() {
+    let plain = Envelope::plain(QueueId(42), "", vec![Recipient::plain("a")]);
+    for (smtputf8, trace) in [(false, Trace::Off), (true, Trace::Off), (false, Trace::Probe)] {
+        let envelope = Envelope { requiretls: true, smtputf8, trace, ..plain.clone() };
+        let mut bytes = Vec::new();
+        envelope.encode(&mut bytes);
+        // They accept 0 to 3 here.
+        assert!(bytes[FLAGS_AT] >= 4);
+        assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Ok(envelope));
+    }
+}
+
+#[test]
+fn a_message_that_waives_tls_is_as_other_mail_for_earlier_releases() {
+    let mut envelope = Envelope::plain(QueueId(42), "", vec![Recipient::plain("a")]);
+    assert!(!envelope.waives_tls());
+    envelope.waive_tls();
+    envelope.waive_tls();
+    assert!(envelope.waives_tls());
+    assert_eq!(envelope.attributes, [("tls_required".into(), "no".into())]);
+    let mut bytes = Vec::new();
+    envelope.encode(&mut bytes);
+    assert_eq!(bytes[FLAGS_AT], 0);
+    assert_eq!(Envelope::decode(&mut Take::new(&bytes)), Ok(envelope));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! recipient, `D` recipient that is done, `L` content filter.
 
 use super::record::RECORD_HEADER_OCTETS;
-use crate::mail::envelope::{BodyType, Envelope, FILTER, Ret};
+use crate::mail::envelope::{BodyType, Envelope, FILTER, Ret, TLS_REQUIRED};
 use crate::mail::locator::Locator;
 use crate::mail::trace::TRACE_FLAGS;
 use crate::mail::xtext::{from_typed_xtext, from_xtext};
@@ -50,8 +50,8 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
     layout.pass_option(envelope.envid.as_deref());
     let (size, recipients) = (envelope.size_octets, envelope.recipients.len());
     let data = at.offset + RECORD_HEADER_OCTETS as u64;
-    let smtputf8 = u8::from(envelope.smtputf8);
-    layout.add(b'C', format!("{size:>15} {data:>15} {recipients:>15} {:>15} {size:>15} {smtputf8:>15}", 0));
+    let sendopts = sendopts(envelope);
+    layout.add(b'C', format!("{size:>15} {data:>15} {recipients:>15} {:>15} {size:>15} {sendopts:>15}", 0));
     layout.pass(8 + 4);
     for (index, recipient) in (0u32..).zip(&envelope.recipients) {
         if let Some(orcpt) = &recipient.orcpt {
@@ -73,6 +73,8 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
     layout.pass(4);
     for (name, value) in &envelope.attributes {
         match &**name {
+            // A bit of the options of the sender above.
+            TLS_REQUIRED => {}
             FILTER => layout.add(b'L', value.to_string()),
             _ => layout.add(b'A', format!("{name}={value}")),
         }
@@ -83,6 +85,12 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
         layout.add(b'A', format!("{TRACE_FLAGS}={flags}"));
     }
     layout.fields
+}
+
+/// Return Postfix's number for what a sender asks for besides DSN: SMTPUTF8 is 1, `TLS-Required: no` 16, REQUIRETLS 32.
+fn sendopts(envelope: &Envelope) -> u8 {
+    let bits = [(envelope.smtputf8, 1), (envelope.waives_tls(), 16), (envelope.requiretls, 32)];
+    bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
 }
 
 struct Layout {
@@ -154,5 +162,30 @@ mod tests {
         assert_eq!(offset(b'A', "helo_name=me"), position("helo_name") - 4);
         assert_eq!(offset(b'L', "scan:[::1]"), position("content_filter") - 4);
         assert!(found.is_sorted_by_key(|field| field.offset));
+    }
+
+    #[test]
+    fn the_senders_requests_are_postfixs_bits_in_the_size_record() {
+        for (smtputf8, waives, requiretls, expected) in [
+            (false, false, false, "0"),
+            (true, false, false, "1"),
+            (false, true, false, "16"),
+            (true, true, true, "49"),
+        ] {
+            let mut envelope = Envelope { smtputf8, requiretls, ..Envelope::plain(QueueId(7 << 12), "s", vec![]) };
+            if waives {
+                envelope.waive_tls();
+            }
+            envelope.attributes.push(("helo_name".into(), "me".into()));
+            let mut encoded = Vec::new();
+            envelope.encode(&mut encoded);
+            let at = Locator { segment: SegmentId(1), offset: 32, record_octets: 100 + encoded.len() as u64 };
+            let found = fields(&at, &envelope, &[], false);
+            let size = found.iter().find(|field| field.kind == b'C').unwrap();
+            assert_eq!(size.text.split_ascii_whitespace().last(), Some(expected));
+            assert!(!found.iter().any(|field| field.text.contains("tls_required")));
+            let position = encoded.windows(9).position(|window| window == b"helo_name").unwrap() as u64;
+            assert_eq!(found.last().unwrap().offset, 132 + position - 4);
+        }
     }
 }

@@ -12,6 +12,8 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// UTF-8 in addresses and headers (RFC 6531).
     pub smtputf8: bool,
+    /// Only encrypted ways (RFC 8689). Means nothing outside TLS.
+    pub requiretls: bool,
     /// RET, ENVID, NOTIFY, ORCPT (RFC 3461).
     pub dsn: bool,
     /// SIZE= (RFC 1870).
@@ -64,6 +66,7 @@ impl Capabilities {
                 "PIPELINING" => offered.pipelining = true,
                 "8BITMIME" => offered.eight_bit_mime = true,
                 "SMTPUTF8" => offered.smtputf8 = true,
+                "REQUIRETLS" => offered.requiretls = true,
                 "DSN" => offered.dsn = true,
                 "STARTTLS" => offered.starttls = true,
                 "AUTH" => offered.auth.add(words),
@@ -115,6 +118,7 @@ mod tests {
             ("250-mx\n250 SIZE 0", Capabilities { size: true, ..none }),
             ("250-mx\n250 SIZE 99999999999999999999999", Capabilities { size: true, ..none }),
             ("250-mx\n250 SMTPUTF8", Capabilities { smtputf8: true, eight_bit_mime: true, ..none }),
+            ("250-mx\n250 RequireTLS", Capabilities { requiretls: true, ..none }),
             ("250-mx\n250-XVERP\n250", none),
         ];
         for (text, expected) in cases {

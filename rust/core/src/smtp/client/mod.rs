@@ -28,6 +28,7 @@ mod output;
 mod pace;
 mod pipeline;
 mod replies;
+pub mod requiretls;
 pub mod response;
 mod settings;
 pub mod starttls;
@@ -493,8 +494,8 @@ impl Client {
     // Sending.
 
     fn plan_mail(&mut self, envelope: &Envelope) -> Result<(), BadAddress> {
-        let dummy_auth = self.sends_dummy_auth();
-        self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, dummy_auth, out))
+        let (dummy_auth, mark) = (self.sends_dummy_auth(), self.mark());
+        self.pipeline.plan(Expect::Mail, |out| push_mail(envelope, &self.offered, mark, dummy_auth, out))
     }
 
     fn plan_rcpt(&mut self, position: usize, recipient: &Recipient, smtputf8: bool) -> Result<(), BadAddress> {

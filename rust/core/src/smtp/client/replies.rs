@@ -150,7 +150,7 @@ impl Client {
         if expect != Expect::Helo {
             self.offered = Capabilities::parse(response, &self.settings.discard_ehlo_keywords);
         }
-        if !self.ask_for_tls() {
+        if !self.ask_for_tls() && !(self.is_secure() && self.leaves_for_support()) {
             self.welcome_done();
         }
     }

@@ -7,6 +7,7 @@ use crate::mail::mime::MimeRules;
 use crate::sasl::{Kinds, Login, Mechanisms, Options};
 use crate::settings;
 use crate::settings::{Source, seconds};
+use crate::smtp::client::requiretls::RequireTls;
 use crate::tls::client_settings::ClientTls;
 use crate::tls::{ClientEngines, Policy};
 use std::sync::Arc;
@@ -225,6 +226,8 @@ pub struct Peer {
     pub login: Login,
     /// The use of TLS; `None` for none.
     pub tls: Option<Arc<Policy>>,
+    /// The policy for messages that ask for REQUIRETLS; other messages have another connection.
+    pub requiretls: RequireTls,
 }
 
 impl Protocol {
@@ -270,6 +273,7 @@ impl Peer {
             best,
             login: Login::Never,
             tls: None,
+            requiretls: RequireTls::Disable,
         }
     }
 }

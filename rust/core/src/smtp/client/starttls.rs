@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The level of the connection's policy decides. Only at `may`, mail goes out in the clear: where STARTTLS is not offered
-//! or refused, and later, on another connection, where TLS has failed.
+//! or refused, and later, on another connection, where TLS has failed. Messages that ask for REQUIRETLS may need more
+//! (`requiretls`).
 
 use super::auth::Protection;
 use super::capability::Capabilities;
@@ -51,7 +52,7 @@ impl Client {
     /// Return whether the connection has used TLS that a new one may do without: a site that only prefers TLS wants its
     /// mail delivered.
     pub(super) fn may_clear(&self) -> bool {
-        self.tls != Tls::Off && self.level() == ClientLevel::May
+        self.tls != Tls::Off && self.level() == ClientLevel::May && !self.peer.requiretls.needs_tls()
     }
 
     fn level(&self) -> ClientLevel {
@@ -70,9 +71,11 @@ impl Client {
         if self.tls == Tls::On {
             return false;
         }
-        let (level, name) = (self.level(), &self.peer.name_address);
-        let offered = self.offered.starttls;
+        let (level, offered) = (self.level(), self.offered.starttls);
         if level == ClientLevel::Off {
+            if self.leaves_for_tls(true) {
+                return true;
+            }
             if offered && self.settings.starttls.note_offer {
                 let text = format!("Host offered STARTTLS: [{}]", self.peer.host());
                 self.events.push_back(Event::Note(text));
@@ -85,7 +88,11 @@ impl Client {
             self.pipeline.expect(Expect::StartTls);
             return true;
         }
-        if level.requires_tls() {
+        if !offered && self.leaves_for_tls(false) {
+            return true;
+        }
+        if level.requires_tls() || self.peer.requiretls.needs_tls() {
+            let name = &self.peer.name_address;
             let (dsn, text) = if offered {
                 (FAILED, "TLS is required, but our TLS engine is unavailable".into())
             } else {
@@ -102,6 +109,9 @@ impl Client {
         // A server that says 250 begins TLS, too.
         if response.code / 100 == 2 {
             return self.shake_hands(now);
+        }
+        if self.leaves_for_refusal(&response.one_line()) {
+            return;
         }
         if self.level().requires_tls() {
             let (name, said) = (&self.peer.name_address, response.one_line());
@@ -130,6 +140,9 @@ impl Client {
             return;
         }
         self.tls = Tls::On;
+        if self.leaves_for_match(facts) {
+            return;
+        }
         let level = self.level();
         if level.must_match() && !facts.matched() {
             return self.leave(FAILED, "Server certificate not verified".into());

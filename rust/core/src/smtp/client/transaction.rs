@@ -4,6 +4,7 @@
 //! path, is an error. A parameter that is no `esmtp-value` is left out.
 
 use super::capability::Capabilities;
+use super::requiretls::Mark;
 use crate::mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use crate::mail::xtext::{ascii_only, uxtext, xtext};
 use std::borrow::Cow;
@@ -17,11 +18,12 @@ pub const PARAMETER_MAX_OCTETS: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadAddress;
 
-/// Append `MAIL FROM:<...>` with the parameters that the server offers (RFC 5321 §4.1.1.2, RFC 1870, 3461, 6152, 6531).
-/// `dummy_auth`: with AUTH=<>, nobody vouches for the sender (RFC 4954 §5).
+/// Append `MAIL FROM:<...>` with the parameters that the server offers (RFC 5321 §4.1.1.2, RFC 1870, 3461, 6152, 6531,
+/// 8689). `dummy_auth`: with AUTH=<>, nobody vouches for the sender (RFC 4954 §5).
 pub fn push_mail(
     envelope: &Envelope,
     offered: &Capabilities,
+    mark: Mark,
     dummy_auth: bool,
     out: &mut Vec<u8>,
 ) -> Result<(), BadAddress> {
@@ -44,6 +46,7 @@ pub fn push_mail(
             push_parameter(" ENVID=", envid, out);
         }
         out.extend_from_slice(match envelope.ret {
+            _ if mark == Mark::HeadersOnly => b" RET=HDRS",
             Ret::Unsaid => b"",
             Ret::Full => b" RET=FULL",
             Ret::Hdrs => b" RET=HDRS",
@@ -51,6 +54,9 @@ pub fn push_mail(
     }
     if offered.smtputf8 && envelope.smtputf8 {
         out.extend_from_slice(b" SMTPUTF8");
+    }
+    if mark == Mark::Required {
+        out.extend_from_slice(b" REQUIRETLS");
     }
     if dummy_auth {
         out.extend_from_slice(b" AUTH=<>");
@@ -238,7 +244,7 @@ mod tests {
             ),
         ] {
             let mut out = Vec::new();
-            push_mail(&envelope, &offered, false, &mut out).unwrap();
+            push_mail(&envelope, &offered, Mark::None, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), mail);
             push_rcpt(&recipient, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), rcpt);
@@ -286,7 +292,7 @@ mod tests {
             envelope.envid = Some(value.into());
             recipient.orcpt = Some(value.into());
             let mut out = Vec::new();
-            push_mail(&envelope, &offered, false, &mut out).unwrap();
+            push_mail(&envelope, &offered, Mark::None, false, &mut out).unwrap();
             push_rcpt(&recipient, &offered, false, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), "MAIL FROM:<s@example.org>\r\nRCPT TO:<a@example.org>\r\n");
         }

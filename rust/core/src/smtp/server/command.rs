@@ -176,6 +176,8 @@ pub struct MailArguments {
     pub body: BodyType,
     /// The SMTPUTF8 parameter is present.
     pub smtputf8: bool,
+    /// The REQUIRETLS parameter is present.
+    pub requiretls: bool,
     /// RET=
     pub ret: Ret,
     /// ENVID=, in its xtext form.
@@ -196,15 +198,15 @@ pub enum Refused {
 }
 
 impl MailArguments {
-    /// Parse `FROM:<...> ...`. RFC 5321 §4.1.1.2.
-    pub fn parse(arguments: &str, dialect: &Dialect) -> Result<Self, Refused> {
+    /// Parse `FROM:<...> ...`; `requiretls`: the client may ask for it. RFC 5321 §4.1.1.2, RFC 8689 §3.
+    pub fn parse(arguments: &str, dialect: &Dialect, requiretls: bool) -> Result<Self, Refused> {
         let syntax = || Refused::Other(Reply::new(501, [5, 4], "Syntax: MAIL FROM:<address>"));
         let text = strip_keyword(arguments, "FROM:").ok_or_else(syntax)?;
         let bad = || Refused::Address(Reply::new(501, [1, 7], "Bad sender address syntax"), text.into());
         let (reverse_path, parameters) = dialect.path(text, true).ok_or_else(bad)?;
         let mut mail = Self { reverse_path, ..Self::default() };
         for parameter in parameters.split(is_blank).filter(|parameter| !parameter.is_empty()) {
-            mail.parameter(parameter, dialect)?;
+            mail.parameter(parameter, dialect, requiretls)?;
         }
         if !mail.smtputf8 && !has_ascii_domain(&mail.reverse_path) {
             return Err(bad());
@@ -219,7 +221,7 @@ impl MailArguments {
         Ok(mail)
     }
 
-    fn parameter(&mut self, parameter: &str, dialect: &Dialect) -> Result<(), Refused> {
+    fn parameter(&mut self, parameter: &str, dialect: &Dialect, requiretls: bool) -> Result<(), Refused> {
         let bad = |text: &str| Err(Refused::Other(Reply::new(501, [5, 4], text)));
         let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(k, v)| (k, Some(v)));
         match (keyword.to_ascii_uppercase().as_str(), value) {
@@ -238,6 +240,7 @@ impl MailArguments {
             }
             ("BODY", Some(value)) => self.body = BodyType::of(value).ok_or_else(|| unsupported(parameter))?,
             ("SMTPUTF8", None) if dialect.smtputf8 => self.smtputf8 = true,
+            ("REQUIRETLS", None) if requiretls => self.requiretls = true,
             ("RET", Some(value)) => {
                 self.ret = match Ret::of(value) {
                     Some(ret) if self.ret == Ret::Unsaid => ret,
@@ -273,6 +276,9 @@ impl MailArguments {
         }
         if self.smtputf8 {
             words.push("SMTPUTF8".into());
+        }
+        if self.requiretls {
+            words.push("REQUIRETLS".into());
         }
         if self.ret != Ret::Unsaid {
             words.push(format!("RET={}", self.ret.keyword()));
@@ -425,7 +431,7 @@ mod tests {
 
     #[test]
     fn mail_arguments_are_accepted_or_refused() {
-        let reply = |arguments: &str| match MailArguments::parse(arguments, &dialect()) {
+        let reply = |arguments: &str| match MailArguments::parse(arguments, &dialect(), false) {
             Ok(mail) => format!("ok {} {} {:?}", mail.reverse_path.address(), mail.size_octets, mail.ret),
             Err(Refused::Address(reply, _) | Refused::Other(reply) | Refused::TooLarge(reply, _)) => {
                 format!("{} {}", reply.code, reply.text)
@@ -497,8 +503,8 @@ mod tests {
 
     #[test]
     fn parameters_are_written_as_they_were_read() {
-        for written in ["", " SIZE=5 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb", " BODY=7BIT RET=FULL"] {
-            let mail = MailArguments::parse(&format!("FROM:<a@b.org>{written}"), &dialect()).unwrap();
+        for written in ["", " SIZE=5 BODY=8BITMIME SMTPUTF8 REQUIRETLS RET=HDRS ENVID=a+2Bb", " BODY=7BIT RET=FULL"] {
+            let mail = MailArguments::parse(&format!("FROM:<a@b.org>{written}"), &dialect(), true).unwrap();
             assert_eq!(mail.parameters().join(" "), written.trim_start());
         }
         for written in ["", " NOTIFY=NEVER ORCPT=rfc822;a@b.org", " NOTIFY=SUCCESS,FAILURE,DELAY"] {
@@ -511,9 +517,9 @@ mod tests {
 
     #[test]
     fn a_domain_outside_ascii_needs_smtputf8() {
-        assert!(MailArguments::parse("FROM:<a@é.org>", &dialect()).is_err());
-        assert!(MailArguments::parse("FROM:<é@b.org>", &dialect()).is_ok());
-        assert!(MailArguments::parse("FROM:<a@é.org> SMTPUTF8", &dialect()).is_ok());
+        assert!(MailArguments::parse("FROM:<a@é.org>", &dialect(), false).is_err());
+        assert!(MailArguments::parse("FROM:<é@b.org>", &dialect(), false).is_ok());
+        assert!(MailArguments::parse("FROM:<a@é.org> SMTPUTF8", &dialect(), false).is_ok());
         assert!(RcptArguments::parse("TO:<a@é.org>", &dialect(), false).is_err());
         assert!(RcptArguments::parse("TO:<é@b.org>", &dialect(), false).is_ok());
         assert!(RcptArguments::parse("TO:<a@é.org>", &dialect(), true).is_ok());
@@ -522,8 +528,8 @@ mod tests {
     #[test]
     fn strict_smtputf8_requires_the_parameter() {
         let strict = Dialect { strict_smtputf8: true, ..dialect() };
-        assert!(MailArguments::parse("FROM:<é@b.org>", &strict).is_err());
-        assert!(MailArguments::parse("FROM:<é@b.org> SMTPUTF8", &strict).is_ok());
+        assert!(MailArguments::parse("FROM:<é@b.org>", &strict, false).is_err());
+        assert!(MailArguments::parse("FROM:<é@b.org> SMTPUTF8", &strict, false).is_ok());
         assert!(RcptArguments::parse("TO:<é@b.org>", &strict, false).is_err());
         assert!(RcptArguments::parse("TO:<é@b.org>", &strict, true).is_ok());
     }
@@ -532,7 +538,7 @@ mod tests {
         #[test]
         fn no_arguments_cause_a_panic(text in "(FROM:|TO:)?[<>@\\\\\" a-cé;=+0-9\\.A-Z]{0,60}") {
             let _ = Verb::split(&text);
-            let _ = MailArguments::parse(&text, &dialect());
+            let _ = MailArguments::parse(&text, &dialect(), false);
             let _ = RcptArguments::parse(&text, &dialect(), true);
         }
     }

@@ -133,7 +133,8 @@ impl Server {
         if self.chunks.is_some() {
             return self.answer(Verb::Mail, Reply::new(503, [5, 1], "Error: MAIL after BDAT"));
         }
-        let parsed = MailArguments::parse(arguments, &self.config.dialect).map(|mail| self.believed(mail));
+        let requiretls = self.config.offers_requiretls(self.secured);
+        let parsed = MailArguments::parse(arguments, &self.config.dialect, requiretls).map(|mail| self.believed(mail));
         match parsed {
             Ok(mail) if self.config.asks_mail => self.mode = Mode::Waiting(Pending::Mail(Box::new(mail))),
             Ok(mail) => {

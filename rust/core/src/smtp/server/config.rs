@@ -5,6 +5,9 @@ use crate::settings;
 use crate::settings::{Source, Value, keywords, seconds};
 use crate::tls::settings::Level;
 
+/// The keyword of REQUIRETLS (RFC 8689 §3).
+const REQUIRETLS: &str = "REQUIRETLS";
+
 /// `smtpd_forbid_bare_newline`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BareNewline {
@@ -105,6 +108,8 @@ settings! {
         auth_line_limit: usize = "smtpd_sasl_response_limit",
         /// AUTH needs TLS.
         auth_needs_tls: bool = "smtpd_tls_auth_only",
+        /// REQUIRETLS inside TLS.
+        requiretls: bool = "requiretls_enable",
         /// Seconds.
         starttls_timeout_s: f64 = seconds "smtpd_starttls_timeout",
         /// The use of TLS, if the owner has what it needs.
@@ -157,6 +162,9 @@ impl ServerConfig {
             keywords.push("SMTPUTF8");
         }
         keywords.push("CHUNKING");
+        if self.offers_requiretls(secured) {
+            keywords.push(REQUIRETLS);
+        }
         let mut text = self.myhostname.clone();
         for keyword in keywords {
             let name = keyword.split(' ').next().unwrap_or_default();
@@ -171,6 +179,11 @@ impl ServerConfig {
     /// Return whether the client may authenticate. `secured`: TLS has begun.
     pub fn allows_auth(&self, secured: bool) -> bool {
         !self.auth_mechanisms.is_empty() && (secured || !self.auth_needs_tls)
+    }
+
+    /// Return whether MAIL takes REQUIRETLS. `secured`: TLS has begun.
+    pub fn offers_requiretls(&self, secured: bool) -> bool {
+        self.requiretls && secured && !self.discards(REQUIRETLS)
     }
 
     /// Return whether `smtpd_discard_ehlo_keywords` has this keyword.

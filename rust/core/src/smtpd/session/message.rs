@@ -129,6 +129,7 @@ impl Session {
             recipients: transaction.recipients.clone(),
             body: mail.body,
             smtputf8: mail.smtputf8,
+            requiretls: mail.requiretls,
             ret: mail.ret,
             envid: mail.envid.clone(),
             trace: Trace::Off,

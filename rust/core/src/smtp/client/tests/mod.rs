@@ -5,6 +5,7 @@ mod ahead;
 mod auth;
 mod model;
 mod probe;
+mod requiretls;
 mod starttls;
 
 use super::*;
@@ -12,6 +13,7 @@ use crate::mail::envelope::{Envelope, Recipient};
 use crate::mail::id::QueueId;
 use crate::mail::status::Outcome;
 use crate::sasl::Login;
+use crate::smtp::client::requiretls::RequireTls;
 use std::sync::Arc;
 
 /// Return the envelope of a message of five octets.
@@ -45,6 +47,7 @@ fn peer() -> Peer {
         best: true,
         login: Login::Never,
         tls: None,
+        requiretls: RequireTls::Disable,
     }
 }
 

@@ -5,13 +5,13 @@ use crate::tls::facts::trust::{ServerCertificate, Trust};
 use crate::tls::testing::Plains;
 use crate::tls::{ClientLevel, Facts, Policy};
 
-const OFFER: &str = "220 mx ESMTP\r\n|250-mx\r\n250 STARTTLS\r\n";
+pub(super) const OFFER: &str = "220 mx ESMTP\r\n|250-mx\r\n250 STARTTLS\r\n";
 const NO_OFFER: &str = "220 mx ESMTP\r\n|250 mx\r\n";
 const CLEAR: &str = "EHLO me\r\n|MAIL FROM:<s@example.org>\r\n|";
 const ASKED: &str = "EHLO me\r\n|STARTTLS\r\n|";
 const LEFT: &str = "EHLO me\r\n|STARTTLS\r\n|QUIT\r\n|";
 
-fn client(level: ClientLevel, change: impl FnOnce(&mut ClientSettings)) -> Client {
+pub(super) fn client(level: ClientLevel, change: impl FnOnce(&mut ClientSettings)) -> Client {
     let mut settings = settings();
     settings.starttls.engines = Some(Arc::new(Plains));
     change(&mut settings);
@@ -20,7 +20,7 @@ fn client(level: ClientLevel, change: impl FnOnce(&mut ClientSettings)) -> Clien
 }
 
 /// A handshake with a server of this certificate.
-fn facts(trust: Trust, matched: bool) -> Facts {
+pub(super) fn facts(trust: Trust, matched: bool) -> Facts {
     Facts { server: Some(ServerCertificate { trust, matched, ..ServerCertificate::default() }), ..Facts::default() }
 }
 

@@ -137,12 +137,51 @@ fn the_dialogue_begins_anew_behind_the_handshake() {
     let server = &talk.server;
     assert!(server.is_secured() && server.helo().is_none() && server.identity().is_none());
     assert!(server.transaction().is_none() && !server.is_extended());
-    assert_eq!(answer(&mut talk, "EHLO a"), ehlo.replace("250-STARTTLS\r\n", ""));
+    let inside = ehlo.replace("250-STARTTLS\r\n", "").replace("250 CHUNKING", "250-CHUNKING");
+    assert_eq!(answer(&mut talk, "EHLO a"), format!("{inside}250 REQUIRETLS\r\n"));
     assert_eq!((talk.server.protocol(), talk.server.received_protocol(false)), ("ESMTP", "ESMTPS"));
     answer(&mut talk, "AUTH PLAIN right");
     assert_eq!(talk.server.received_protocol(false), "ESMTPSA");
     answer(&mut talk, "HELO a");
     assert_eq!(talk.server.counts(), " helo=1 ehlo=2 starttls=1 auth=2 mail=1 rcpt=1 commands=8");
+}
+
+#[test]
+fn requiretls_is_a_parameter_only_inside_tls_and_where_it_is_offered() {
+    let unknown = "555 5.5.4 Unsupported option: REQUIRETLS\r\n";
+    for (secured, enabled, discards, reply) in [
+        (false, true, "", unknown),
+        (true, true, "", "250 2.1.0 Ok\r\n"),
+        (true, false, "", unknown),
+        (true, true, "REQUIRETLS", unknown),
+    ] {
+        let discard_ehlo_keywords = vec![discards.into()];
+        let mut talk = Talk::new(ServerConfig { requiretls: enabled, discard_ehlo_keywords, ..with_tls(Level::May) });
+        talk.run();
+        said(&mut talk);
+        if secured {
+            secure(&mut talk);
+        }
+        let name = format!("{secured} {enabled} {discards}");
+        assert_eq!(answer(&mut talk, "EHLO a").contains("REQUIRETLS"), reply != unknown, "{name}");
+        assert_eq!(answer(&mut talk, "MAIL FROM:<a@b.org> REQUIRETLS"), reply, "{name}");
+        let mail = talk.server.transaction().map(|transaction| transaction.mail.requiretls);
+        assert_eq!(mail, (reply != unknown).then_some(true), "{name}");
+        // The request belongs to one message.
+        answer(&mut talk, "RSET");
+        answer(&mut talk, "MAIL FROM:<a@b.org>");
+        assert!(!talk.server.transaction().unwrap().mail.requiretls);
+    }
+}
+
+#[test]
+fn requiretls_has_no_value() {
+    let mut talk = talk(Level::May);
+    secure(&mut talk);
+    answer(&mut talk, "EHLO a");
+    let reply = answer(&mut talk, "MAIL FROM:<a@b.org> REQUIRETLS=yes");
+    assert_eq!(reply, "555 5.5.4 Unsupported option: REQUIRETLS=yes\r\n");
+    assert!(talk.server.transaction().is_none());
 }
 
 #[test]
