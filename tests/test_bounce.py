@@ -241,6 +241,12 @@ def test_message_id_becomes_references_and_in_reply_to() -> None:
     assert message["References"] == message["In-Reply-To"] == "<1@b.example>"
 
 
+def test_tls_required_no_is_in_the_header_of_the_report() -> None:
+    for waives_tls in (False, True):
+        message, _ = parse(replace(NOTIFICATION, waives_tls=waives_tls))
+        assert message["TLS-Required"] == ("no" if waives_tls else None)
+
+
 def test_8bit_text_is_declared() -> None:
     message, (human, machine, original) = parse(
         replace(NOTIFICATION, message=b"Subject: gr\xc3\xbc\xc3\x9fe\n\n\xff\n")

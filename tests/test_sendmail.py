@@ -251,6 +251,23 @@ def test_irrelevant_options_are_ignored() -> None:
     assert (request.mode, request.recipients, request.extract, request.dot_ends) == ("m", ["-f"], True, False)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], False),
+        (["-O", "requiretls=yes"], True),
+        (["-ORequireTLS=Yes"], True),
+        (["-O", "requiretls=yes", "-O", "requiretls=no"], False),
+        (["-O", "requiretls=maybe"], False),
+        (["-O", "requiretls"], False),
+        (["-O", "smtputf8=yes"], False),
+        (["-O", "a=b", "--", "-Orequiretls=yes"], False),
+    ],
+)
+def test_option_asks_for_requiretls(words: list[str], expected: bool) -> None:
+    assert Request("sendmail", words).requiretls == expected
+
+
 @pytest.mark.parametrize("words", [["a@b.c", "-t", "-f", "x@y.z"], ["a@b.c", "--", "-C/tmp"], ["a@b.c", "-q"]])
 def test_words_behind_a_recipient_are_no_options(words: list[str]) -> None:
     request = Request("sendmail", ["-i", *words])
@@ -262,6 +279,7 @@ def test_words_behind_a_recipient_are_no_options(words: list[str]) -> None:
     ("words", "warning"),
     [
         (["-R", "some"], "-R some is ignored: give hdrs or full"),
+        (["-O", "requiretls=1"], "-O requiretls=1 is ignored: give requiretls=yes or requiretls=no"),
         (["-V", "\x7f"], "-V is ignored: give at most 100 printable characters"),
         (["-V", "x" * 101], "-V is ignored: give at most 100 printable characters"),
     ],

@@ -209,7 +209,7 @@ def test_a_key_that_root_alone_can_read_is_used(keys: Keys, tmp_path: Path) -> N
     write_chain(mine, keys.first)
     mine.chmod(0o600)
     with running(tls_site(tmp_path / "site", keys, smtpd_tls_chain_files=str(mine))) as site:
-        assert TlsClient(site.port).starttls(context())[-1] == "250 CHUNKING"
+        assert TlsClient(site.port).starttls(context())[-1] == "250 REQUIRETLS"
 
 
 def test_no_certificate_at_may_is_a_warning(keys: Keys, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_client_hello_that_stops_at_any_octet_times_out(site: Site) -> None:
     for octets, client in enumerate(clients):
         client.socket.sendall(hello[:octets])
     # They hold up nobody.
-    assert TlsClient(site.port).starttls(context())[-1] == "250 CHUNKING"
+    assert TlsClient(site.port).starttls(context())[-1] == "250 REQUIRETLS"
     for client in clients:
         assert client.reply() == [CLOSED]
         client.close()
@@ -321,7 +321,7 @@ def test_a_client_that_sends_one_octet_at_a_time_is_served(site: Site) -> None:
     engine.write(b"EHLO client.example\r\n")
     exchange(outgoing.read())
     reply = b""
-    while not reply.endswith(b"250 CHUNKING\r\n"):
+    while not reply.endswith(b"250 REQUIRETLS\r\n"):
         with contextlib.suppress(ssl.SSLWantReadError):
             reply += engine.read(65536)
             continue
@@ -473,7 +473,7 @@ async def test_two_hundred_sessions_at_once(keys: Keys, tmp_path: Path) -> None:
         await writer.start_tls(context(), server_hostname="mx.example.org")
         await gate.wait()
         writer.write(b"EHLO client.example\r\n")
-        await reader.readuntil(b"250 CHUNKING\r\n")
+        await reader.readuntil(b"250 REQUIRETLS\r\n")
         writer.write(b"QUIT\r\n")
         said = await reader.read()
         writer.close()
@@ -513,7 +513,7 @@ def test_errors_before_starttls_delay_it_and_it_still_works(keys: Keys, tmp_path
         assert client.reply() == ["220 2.0.0 Ready to start TLS"]
         client.secure(context())
         assert client.say("RCPT TO:<b@example.org>") == ["503 5.5.1 Error: need MAIL command"]
-        assert client.say("EHLO client.example")[-1] == "250 CHUNKING"
+        assert client.say("EHLO client.example")[-1] == "250 REQUIRETLS"
         client.close()
 
 

@@ -84,7 +84,7 @@ MAIN_CF = {
     "smtpd_tls_loglevel": "1",
     "smtpd_tls_received_header": "yes",
     "smtpd_client_port_logging": "yes",
-    "smtpd_discard_ehlo_keywords": "silent-discard, etrn",
+    "smtpd_discard_ehlo_keywords": "silent-discard, etrn, requiretls",
     "smtpd_error_sleep_time": "0",
     "smtpd_hard_error_limit": "100",
 }

@@ -116,14 +116,18 @@ class Mail(Message):
     envid: str | None = None
     orcpt: str | None = None
     trace: Literal["", "record", "probe"] = ""
+    requiretls: bool = False
+    waives_tls: bool = False
+    """It has the header `TLS-Required: no`."""
 
     def envelope(self) -> bytes:
         """Return the encoded envelope of a job, without recipients."""
         head = struct.pack("<QQ", self.number, self.usec) + text(self.sender)
-        flags = self.smtputf8 | (2 if self.trace == "probe" else 0)
+        flags = self.smtputf8 | (2 if self.trace == "probe" else 0) | (4 if self.requiretls else 0)
         head += struct.pack("<BBB", self.body, flags, self.ret) + optional(self.envid)
         head += struct.pack("<QI", len(self.content) - self.content.count(b"\r\n"), 0)
-        return head + struct.pack("<I", bool(self.trace)) + self.trace_flags()
+        waived = text("tls_required") + text("no") if self.waives_tls else b""
+        return head + struct.pack("<I", bool(self.trace) + self.waives_tls) + waived + self.trace_flags()
 
     def trace_flags(self) -> bytes:
         """Return the encoded attribute of a probe, or of a message whose first attempt is reported."""
