@@ -73,7 +73,7 @@ class Connector:
                 raise config.error(parameter, f"{parameter}: {text}", fix)
             warn(f"{parameter}: {text}: TLS is not used")
 
-    def known(self, site: NextHop, target: Target, request: Request) -> Wanted | None:
+    def known(self, site: NextHop, target: Target, request: Request = "usual") -> Wanted | None:
         """Return what main.cf alone decides; None when a table or DNS has a say. Raises `NoPolicy`."""
         if request == "required":
             return None
@@ -87,7 +87,7 @@ class Connector:
         policy = self._policies.known(site, target)
         return None if policy is None else self._wanted(policy, target)
 
-    async def of(self, site: NextHop, target: Target, request: Request) -> Wanted:
+    async def of(self, site: NextHop, target: Target, request: Request = "usual") -> Wanted:
         """Return the use of TLS with a host of a next hop. Raises `NoPolicy`: try the next host."""
         if request == "required":
             requiretls = await self._requiretls.policy_of(self._policies.domain_of(site))
