@@ -150,7 +150,8 @@ impl Client {
         if expect != Expect::Helo {
             self.offered = Capabilities::parse(response, &self.settings.discard_ehlo_keywords);
         }
-        if !self.ask_for_tls() && !(self.is_secure() && self.leaves_for_support()) {
+        let is_over = self.ask_for_tls() || self.is_secure() && self.leaves_for_support();
+        if !is_over {
             self.welcome_done();
         }
     }
