@@ -1,8 +1,9 @@
 //! The parameters of TLS in a client (smtp(8), TLS_README), and the policy that they give one connection.
 
 use super::ciphers::{Exclusions, Grade, Lists};
-use super::client::{ClientLevel, Policy};
+use super::client::Policy;
 use super::dane::{DaneDigests, Tlsa};
+use super::level::ClientLevel;
 use super::protocols::Protocols;
 use super::settings::LogLevel;
 use super::{listed_curves, words};

@@ -6,6 +6,7 @@
 //! facts      the result of a handshake, for the log and the Received header
 //! settings   the parameters of a server
 //! client     the policy of a client for one connection, and the parameters behind it in `client_settings`
+//! level      its security levels
 //! dane       TLSA records
 //! protocols  lists such as `>=TLSv1.2` and `!SSLv3`
 //! ciphers    grades, and the exclusions from them
@@ -18,15 +19,17 @@ pub mod client_settings;
 pub mod dane;
 pub mod engine;
 pub mod facts;
+pub mod level;
 pub mod protocols;
 pub mod settings;
 #[cfg(test)]
 pub mod testing;
 
 pub use channel::{Channel, Heard};
-pub use client::{ClientEngines, ClientLevel, Policy};
+pub use client::{ClientEngines, Policy};
 pub use engine::{Engine, Engines, Failure};
 pub use facts::Facts;
+pub use level::ClientLevel;
 
 /// Return the curves of `tls_eecdh_auto_curves`.
 fn listed_curves(text: &str) -> Vec<&str> {

@@ -1,8 +1,8 @@
 //! The chain of a server, for an administrator, and the part of it that the policy has matched.
 
 use super::{Facts, Fingerprints};
-use crate::tls::client::ClientLevel;
 use crate::tls::dane::Tlsa;
+use crate::tls::level::ClientLevel;
 
 /// Octets of a record's data above which a line has only its begin and its end.
 const DATA_MAX_OCTETS: usize = 64;
