@@ -165,7 +165,7 @@ impl<D: Dialogue> Reactor<D> {
         }
         connection.blocked |= connection.unwritten() > BLOCKED_OCTETS;
         let blocked = connection.blocked;
-        // A connection without wishes is often closed next; if not, its next event tells the poller.
+        // A connection that wants no event is often closed next; if not, its next event tells the poller.
         if !connection.wanted().is_empty() {
             self.watch(key);
         }
