@@ -113,6 +113,14 @@ def test_processes_see_what_others_have_noted(tmp_path: Path) -> None:
     assert [of.find(account(name), 3.0) for of in (first, second) for name in ("user", "other")] == [WRONG] * 4
 
 
+def test_removed_file_forgets_all_logins(tmp_path: Path) -> None:
+    first, second = logins(tmp_path), logins(tmp_path)
+    first.note(account(), WRONG, 1.0)
+    assert second.find(account(), 2.0) == WRONG
+    (tmp_path / "refused.json").unlink()
+    assert (first.find(account(), 3.0), second.find(account(), 3.0)) == (None, None)
+
+
 def test_no_password_is_in_the_file_and_in_texts(tmp_path: Path) -> None:
     logins(tmp_path).note(account(), WRONG, 1.0)
     (file,) = tmp_path.iterdir()

@@ -20,7 +20,7 @@ DIGITS: Final = "0123456789"
 
 
 class LostError(Exception):
-    """The server does not answer: `lost connection` or `timeout`."""
+    """The server does not answer: `lost connection`, `timeout`, or a reply without an end."""
 
 
 class Reply(NamedTuple):
@@ -66,7 +66,7 @@ class Dialogue:
                         return Reply(code, tuple(texts))
         except TimeoutError:
             raise LostError("timeout") from None
-        raise LostError("lost connection")
+        raise LostError(f"reply with more than {REPLY_MAX_LINES} lines")
 
     def command(self, text: str, *, shown: bool = True) -> None:
         """Send a command."""

@@ -79,12 +79,12 @@ class Options:
             raise ValueError("-X is not supported: there is no tlsproxy, and smtp has TLS in its own process")
         chains = [value for letter, value in given if letter == "-H"]
         if chains and ("-k" in values or "-K" in values):
-            raise ValueError("When the '-H' option is used, neither the '-k', nor the '-K' options may be used")
+            raise ValueError("-H has chains and keys: give no -k and no -K")
         level = parse(values.get("-l", "dane"))
         if level is None:
             raise ValueError(f'Invalid TLS level "{values["-l"]}"')
         if level == "none" and "-w" in values:
-            raise ValueError("SSL wrapper mode requires that TLS not be disabled")
+            raise ValueError("level none has no TLS: leave out -w")
         insecure_mx = _one_of("-M", values.get("-M", "dane").lower(), INSECURE_MX_LEVELS)
         match = tuple(words[1:])
         if match and level not in (*BY_DANE, *BY_AUTHORITY, "fingerprint"):

@@ -1,12 +1,13 @@
 """sendmail(1): hand over a message on standard input, and the commands that go by sendmail's name.
 
     sendmail [-C config_dir] [-i] [-t] [-v] [-f sender] [-F name] [-B type] [-N dsn] [-R what] [-V envid]
-             [recipient ...]
+             [-O requiretls=yes|no] [recipient ...]
     sendmail -bv [-C config_dir] [-f sender] [recipient ...]
     sendmail -bs | -bp | -bi | -bd | -q[Iid|Rsite]          also mailq, newaliases
 
 `-v`: the sender gets a report of the first delivery attempt; a second `-v` asks for more output instead. `-bv`: no text
 is read and nothing is delivered, and the report says what would happen.
+`-O requiretls=yes`: the message goes on as `smtp_requiretls_policy` allows (RFC 8689).
 
 The message is a file in maildrop/ when the command ends with status 0, whether or not a mail system runs. Exit
 statuses are those of sysexits.h: 64 usage, 65 bad data, 69 refused, 71 system error, 75 try again, 77 not allowed,

@@ -45,7 +45,7 @@ class OpenSsl:
     def __init__(self, path: str) -> None:
         """Raise `Failure` when it does not work."""
         self._path = path
-        self._run("version", problem=f"no working openssl(1) command is found with 'openssl_path = {path}'")
+        self._run("version", problem=f"openssl_path = {path}: the command does not work")
 
     def create_key(self, kind: Kind, size: str, path: str) -> None:
         """Write a new private key to a new file. Raises `Failure`."""

@@ -1,4 +1,4 @@
-"""Core dumps: a process that has read a password leaves none, so that no password gets into a file that way.
+"""Core dumps: a process that has a password or a private key leaves none, so that neither gets into a file that way.
 
 Two marks of the process forbid them, because each one has a gap.
 

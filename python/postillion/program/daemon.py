@@ -50,7 +50,7 @@ TABLES_CHECK_S: Final = 2.0
 CLOCK_CHECK_S: Final = 60.0
 """Interval of the checks for daylight saving time."""
 GC_OBJECTS: Final = 20_000
-"""New objects between two collections of the youngest ones: a busy program makes thousands a second, few in cycles."""
+"""Number of new objects that starts a collection of the youngest ones. Few are in cycles, and these stay longer."""
 
 Made = TypeVar("Made")
 """The result of a program's `prepare`, and an argument of its `serve`."""

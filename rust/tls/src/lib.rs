@@ -1,28 +1,28 @@
 //! TLS for Postillion's sessions, by OpenSSL: the engine behind `postillion_core::tls`.
 //!
 //! ```text
-//! server    the context that all sessions of a server share
-//! client    the context that all connections of a client share
-//! context   versions, curves and trusted authorities of both
-//! identity  keys and certificates
-//! anchors   trust anchors in files
-//! files     whether the files of keys and certificates have changed
-//! renewal   the use of changed files
-//! sni       the chain for the name that a client asks for
-//! tickets   the keys of session tickets
-//! options   options and workarounds of the library
-//! session   one end of a connection, in memory
-//! facts     the result of a handshake
-//! verify    the first problem of the other side's certificate
-//! trust     the opinion of a client about the server
-//! shown     what the server has shown to a client
-//! link      the policy of a client beside its connection
-//! guest     facts beside a connection of a server
-//! resume    sessions that a client may resume
+//! server       the context that all sessions of a server share
+//! client       the context that all connections of a client share
+//! context      versions, curves and trusted authorities of both
+//! identity     keys and certificates
+//! anchors      trust anchors in files
+//! files        whether the files of keys and certificates have changed
+//! renewal      the use of changed files
+//! sni          the chain for the name that a client asks for
+//! tickets      the keys of session tickets
+//! options      options and workarounds of the library
+//! session      one end of a connection, in memory
+//! facts        the result of a handshake
+//! verify       the first problem of the other side's certificate
+//! trust        the opinion of a client about the server
+//! shown        what the server has shown to a client
+//! link         the policy of a client beside its connection
+//! guest        facts beside a connection of a server
+//! resume       sessions that a client may resume
 //! self_signed  a certificate for measurements
-//! slot      data of this crate in a connection of the library
-//! version   the versions of OpenSSL
-//! ffi       calls that the `openssl` crate does not have: the only unsafe code
+//! slot         data of this crate in a connection of the library
+//! version      the versions of OpenSSL
+//! ffi          calls that the `openssl` crate does not have: the only unsafe code
 //! ```
 
 mod anchors;

@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 if TYPE_CHECKING:
     from postillion.config import Config
@@ -120,14 +120,15 @@ class RefusedLogins:
         """Read the file if another process has written it."""
         try:
             with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                version = (status.st_ino, status.st_mtime_ns, status.st_size)
+                version = _version(file)
                 if version == self._version:
                     return
                 self._version = version
                 self._logins = _decoded(file.read(FILE_MAX_OCTETS + 1))
         except FileNotFoundError:
-            return
+            # An administrator has removed it, so that each login is tried again.
+            if self._version is not None:
+                self._version, self._logins = None, {}
         except (OSError, ValueError, RecursionError) as problem:
             self._warn(f"refused logins in {self._path}: {problem}")
 
@@ -136,11 +137,20 @@ class RefusedLogins:
         try:
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(_encoded(self._logins))
+                file.flush()
+                version = _version(file)
             os.replace(new, self._path)
+            self._version = version
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(new)
             raise
+
+
+def _version(file: BinaryIO) -> tuple[int, int, int]:
+    """Return what differs between the files that processes have written."""
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _digest(account: Account, salt: str) -> str:

@@ -250,7 +250,7 @@ impl Dialogue for Sink {
     }
 
     fn is_question(next: Next) -> bool {
-        next.is_question() || next == Next::Close
+        next.waits_for_owner()
     }
 
     fn receive(&mut self, octets: &[u8], _now: f64) -> Next {

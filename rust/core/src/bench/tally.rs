@@ -90,7 +90,7 @@ pub struct RunCounts {
     pub handshakes: u64,
     /// Those that resumed a TLS session.
     pub resumed: u64,
-    /// Those of a source that resumed none although the run wants that, or the other way round.
+    /// Handshakes of the wrong kind: full ones where the run wants resumed ones, or the reverse.
     pub mismatched: u64,
     /// Some of the complaints, each once.
     pub complaints: Vec<String>,

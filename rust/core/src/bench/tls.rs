@@ -15,7 +15,7 @@ pub struct SourceTls {
 }
 
 impl SourceTls {
-    /// Return whether connections resume TLS sessions. The first one of a run cannot: it sends no mail.
+    /// Return whether connections resume TLS sessions. The first connection of a run obtains the session, and sends no mail.
     pub fn resumes(&self) -> bool {
         !self.policy.session_key.is_empty()
     }

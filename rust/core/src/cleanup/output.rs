@@ -189,7 +189,7 @@ impl<S: Sink> Output<S> {
         }
     }
 
-    /// Note `TLS-Required: no` (RFC 8689 §5). Another value has no effect.
+    /// Note `TLS-Required: no` (RFC 8689 §3). Another value has no effect.
     fn note_tls_required(&mut self, header: &[u8], field: Field<'_>) {
         if field.unfolded().eq_ignore_ascii_case("no") {
             self.envelope.waive_tls();

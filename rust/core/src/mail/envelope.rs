@@ -114,7 +114,7 @@ impl Recipient {
 
 /// The attribute of a message that arrives on hold.
 const HOLD: &str = "hold";
-/// The attribute of a message with the header `TLS-Required: no` (RFC 8689 §5). Earlier releases keep it, and deliver as
+/// The attribute of a message with the header `TLS-Required: no` (RFC 8689 §3). Earlier releases keep it, and deliver as
 /// for other mail.
 pub const TLS_REQUIRED: &str = "tls_required";
 /// The attribute with the transport and next hop of a content filter (`smtp-amavis:[127.0.0.1]:10024`).
@@ -135,7 +135,7 @@ pub struct Envelope {
     pub body: BodyType,
     /// MAIL had the SMTPUTF8 parameter (RFC 6531).
     pub smtputf8: bool,
-    /// MAIL had the REQUIRETLS parameter (RFC 8689).
+    /// The sender asks for REQUIRETLS (RFC 8689): by MAIL, `sendmail -O`, or `Require-TLS-ESMTP: yes`.
     pub requiretls: bool,
     /// RET=
     pub ret: Ret,
@@ -197,7 +197,7 @@ impl Envelope {
         self.attribute(HOLD).is_some()
     }
 
-    /// Note that the message goes out without a check of the server, and in the clear if need be (RFC 8689 §5).
+    /// Note that the message goes out without a check of the server, and in the clear if need be (RFC 8689 §3).
     pub fn waive_tls(&mut self) {
         if !self.waives_tls() {
             self.attributes.push((TLS_REQUIRED.into(), "no".into()));

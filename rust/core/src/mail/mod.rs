@@ -9,6 +9,7 @@
 //! stuff, line_limit  the wire form: dots, and the limit for lines
 //! base64             octets as text
 //! xtext              the form of addresses and names in parameters
+//! sendopts           Postfix's number for options of a sender
 //! sink               the receiver of content
 //! source             the program that a message comes from
 //! trace              the report that the sender wants of the first attempt
@@ -26,6 +27,7 @@ pub mod mime;
 pub mod phrase;
 pub mod quoted_printable;
 pub mod reply;
+pub mod sendopts;
 pub mod sink;
 pub mod source;
 pub mod status;

@@ -30,7 +30,7 @@ pub trait Dialogue {
     }
     /// The connection is closed.
     fn lost(&mut self) {}
-    /// The system says that the connection is broken, and why. `lost` follows.
+    /// A system call has failed with this error, so the connection is broken. `lost` follows.
     fn broke(&mut self, _why: Errno) {}
     /// The TLS channel through which all further octets go, after a step that asked for it.
     fn take_channel(&mut self) -> Option<Channel> {

@@ -19,6 +19,7 @@
 //! ENVID= and ORCPT= are plain text in a file; in an envelope they have their xtext form (RFC 3461 §4).
 
 use crate::mail::envelope::{BodyType, Notify, Recipient, Ret};
+use crate::mail::sendopts;
 use crate::mail::trace::{TRACE_FLAGS, Trace};
 use crate::mail::xtext::{from_typed_xtext, from_xtext, xtext};
 use memchr::memchr;
@@ -42,9 +43,7 @@ const SKIPPED_EXTRACTED: &[u8] = b"FILDK/>Prewp";
 const PROBE_MARK: &str = "probe=\u{7f}";
 /// The same for a message with REQUIRETLS.
 const REQUIRETLS_MARK: &str = "requiretls=\u{7f}";
-/// The bit of REQUIRETLS in the last number of a size record, in Postfix since 3.11.
-const REQUIRETLS: u32 = 32;
-/// The place of that number.
+/// The place of a sender's options among the numbers of a size record.
 const SENDOPTS_AT: usize = 5;
 /// Maximum number of groups in a length: 35 bits, more than any file needs.
 const LENGTH_MAX_GROUPS: usize = 5;
@@ -344,8 +343,8 @@ impl MaildropReader {
 /// the bit.
 fn asks_for_requiretls(data: &[u8]) -> bool {
     let text = std::str::from_utf8(data).unwrap_or_default();
-    let sendopts = text.split_ascii_whitespace().nth(SENDOPTS_AT).and_then(|word| word.parse::<u32>().ok());
-    sendopts.is_some_and(|bits| bits & REQUIRETLS != 0)
+    let options = text.split_ascii_whitespace().nth(SENDOPTS_AT).and_then(|word| word.parse::<u32>().ok());
+    options.is_some_and(|bits| bits & sendopts::REQUIRETLS != 0)
 }
 
 fn is_unreadable(c: char) -> bool {
@@ -438,7 +437,7 @@ impl Maildrop {
             put_record(out, b'A', PROBE_MARK.as_bytes());
         }
         if self.requiretls {
-            let numbers = [0, 0, 0, 0, 0, REQUIRETLS].map(|number| format!("{number:>15}"));
+            let numbers = [0, 0, 0, 0, 0, sendopts::REQUIRETLS].map(|number| format!("{number:>15}"));
             put_record(out, b'C', numbers.join(" ").as_bytes());
             put_record(out, b'A', REQUIRETLS_MARK.as_bytes());
         }

@@ -9,7 +9,7 @@
 
 use super::disk::{Disk, Open, RealDisk, names, read_exact, write_all};
 use super::error::QueueError;
-use super::segment::checksum::joined;
+use super::segment::checksum::combine;
 use super::segment::record::{HeaderBytes, RECORD_HEADER_OCTETS, RECORD_WITHOUT_HEAD, RecordHeader};
 use super::segment::scan::{Found, SegmentReader};
 use super::segment::{
@@ -235,8 +235,8 @@ impl Segment<'_> {
         let body_crc = self.copy(file, to, to + head, body_octets)?;
         let envelope = at + header.envelope_at();
         self.copy(file, envelope, envelope, envelope_octets.into())?;
-        let is_whole = joined(body_crc, head_crc, head_octets as usize) == header.content_crc;
-        let content_crc = joined(head_crc, body_crc, body_octets as usize);
+        let is_whole = combine(body_crc, head_crc, head_octets as usize) == header.content_crc;
+        let content_crc = combine(head_crc, body_crc, body_octets as usize);
         let converted = RecordHeader {
             body_octets: header.content_octets(),
             head_octets: 0,

@@ -9,6 +9,8 @@
 //! client/   the dialogue (transaction, pipeline, expect, replies, pace) with its settings
 //!           response         replies as they are read
 //!           capability       what EHLO offers
+//!           starttls, auth   the dialogue before the first message
+//!           requiretls       what REQUIRETLS needs of a server
 //! ```
 
 pub mod client;

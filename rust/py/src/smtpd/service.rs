@@ -99,15 +99,8 @@ impl SmtpdService {
         tls_log_level: Option<u8>,
         stressed: bool,
     ) {
-        let client = Client {
-            name: name.into(),
-            reverse_name: reverse_name.into(),
-            address: address.into(),
-            port: 0,
-            rewrites_headers,
-            bare_newline_spared,
-            tls_log_level: tls_log_level.map(LogLevel),
-        };
+        let names = [address, name, reverse_name];
+        let client = client(names, rewrites_headers, bare_newline_spared, tls_log_level);
         self.service.know(KnownClient { client, group }, until, stressed);
     }
 
@@ -156,15 +149,8 @@ impl SmtpdService {
             (None, None) => Opening::Greet,
         };
         if let Some(key) = self.key(key) {
-            let client = Client {
-                name: name.into(),
-                reverse_name: reverse_name.into(),
-                address: address.into(),
-                port: 0,
-                rewrites_headers,
-                bare_newline_spared,
-                tls_log_level: tls_log_level.map(LogLevel),
-            };
+            let names = [address, name, reverse_name];
+            let client = client(names, rewrites_headers, bare_newline_spared, tls_log_level);
             self.service.begin(key, KnownClient { client, group }, &opening, now);
         }
         Ok(self.requests())
@@ -223,4 +209,11 @@ fn copy_of(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
     }
     // SAFETY: the socket has the descriptor open. Our reference and the GIL keep it open until the copy is made.
     Ok(unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?)
+}
+
+/// Return a client. `names`: its address, its name, and that of its address in DNS.
+fn client(names: [&str; 3], rewrites_headers: bool, bare_newline_spared: bool, tls_log_level: Option<u8>) -> Client {
+    let [address, name, reverse_name] = names.map(Into::into);
+    let tls_log_level = tls_log_level.map(LogLevel);
+    Client { name, reverse_name, address, port: 0, rewrites_headers, bare_newline_spared, tls_log_level }
 }

@@ -12,5 +12,9 @@ mta_sts        the policies that domains publish; sts_policy, sts_fetch, sts_cac
 mx_pattern     the hosts that such a policy allows
 policy_domain  the domain that publishes a policy
 tlsrpt         counts and reports about TLS sessions
+tlsrpt_socket  results of TLS sessions for a collector
+reports        which of both a configuration uses
+requiretls     the policy for REQUIRETLS at a next hop
 policies       the policy for a next hop and a host, from all of these
+connector      the use of TLS on one connection
 """

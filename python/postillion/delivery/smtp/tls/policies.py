@@ -72,7 +72,7 @@ class TlsPolicies:
         return self._checked(policy)
 
     def waived(self, site: NextHop, target: Target) -> Policy:
-        """Return the policy for mail with `TLS-Required: no` (RFC 8689 §5). Raises `NoPolicy`.
+        """Return the policy for mail with `TLS-Required: no` (RFC 8689 §3). Raises `NoPolicy`.
 
         Tables, DANE and MTA-STS have no say, and main.cf no more than `may`; in wrapper mode no more than `encrypt`.
         """

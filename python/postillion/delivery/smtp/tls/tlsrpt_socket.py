@@ -1,4 +1,4 @@
-"""Sends the result of each TLS session to a collector on this machine, by `smtp_tlsrpt_socket_name`: it writes reports.
+"""Send the result of each TLS session to a collector on this machine (smtp_tlsrpt_socket_name): it writes reports.
 
     reports.note(site.host, policy, target, failure)        # after each session, or attempt
 
@@ -45,7 +45,7 @@ PATH_MAX_OCTETS: Final = 107
 PENDING_MAX: Final = 1000
 """Maximum number of results that wait for DNS; further ones are dropped."""
 WARNING_PAUSE_S: Final = 60.0
-"""Shortest time between two warnings about the collector."""
+"""Minimum time between two warnings about the collector."""
 
 
 class TlsReportSocket:

@@ -26,6 +26,7 @@ use crate::delivery::smtputf8::needs_smtputf8;
 use crate::mail::reply::Enhanced;
 use crate::mail::status::Status;
 use crate::queue::ContentReader;
+use crate::smtp::client::requiretls::NEEDS_SUPPORT;
 use crate::smtp::client::{Client, ClientSettings, Event, Peer, Protocol};
 use crate::tls::Channel;
 use std::fmt;
@@ -40,8 +41,6 @@ pub const ASKING_PIECE_OCTETS: u64 = 16 * 1024;
 
 /// X.7.4: a server without the TLS that mail needs (RFC 3463 §3.8).
 const NO_TLS: Enhanced = Enhanced { class: 4, subject: 7, detail: 4 };
-/// The same for a message that asks for REQUIRETLS (RFC 8689 §4.2.1).
-const NO_REQUIRETLS: Enhanced = Enhanced { class: 5, subject: 7, detail: 30 };
 
 /// The driver's next step, after it wrote `take_output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +265,7 @@ impl Session {
                 Event::Finished { reusable } => return self.finished(reusable, now, wall_now_us),
                 Event::Failed { status, clear: true, .. } if self.clears(&status) => return Next::Clear,
                 Event::Failed { status, stale, elsewhere, .. } => {
-                    if status.dsn == NO_TLS || status.dsn == NO_REQUIRETLS {
+                    if status.dsn == NO_TLS || status.dsn == NEEDS_SUPPORT {
                         self.note_clear();
                     }
                     return self.failed(&status, stale, elsewhere, wall_now_us);

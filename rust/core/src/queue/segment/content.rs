@@ -119,7 +119,7 @@ impl ContentReader {
         let head_octets = self.header.head_octets as usize;
         let crc = match head_octets {
             0 => self.body_crc,
-            _ => checksum::joined(self.body_crc, self.head_crc, head_octets),
+            _ => checksum::combine(self.body_crc, self.head_crc, head_octets),
         };
         crc == self.header.content_crc
     }

@@ -6,6 +6,7 @@
 use super::record::RECORD_HEADER_OCTETS;
 use crate::mail::envelope::{BodyType, Envelope, FILTER, Ret, TLS_REQUIRED};
 use crate::mail::locator::Locator;
+use crate::mail::sendopts;
 use crate::mail::trace::TRACE_FLAGS;
 use crate::mail::xtext::{from_typed_xtext, from_xtext};
 
@@ -50,8 +51,8 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
     layout.pass_option(envelope.envid.as_deref());
     let (size, recipients) = (envelope.size_octets, envelope.recipients.len());
     let data = at.offset + RECORD_HEADER_OCTETS as u64;
-    let sendopts = sendopts(envelope);
-    layout.add(b'C', format!("{size:>15} {data:>15} {recipients:>15} {:>15} {size:>15} {sendopts:>15}", 0));
+    let options = options(envelope);
+    layout.add(b'C', format!("{size:>15} {data:>15} {recipients:>15} {:>15} {size:>15} {options:>15}", 0));
     layout.pass(8 + 4);
     for (index, recipient) in (0u32..).zip(&envelope.recipients) {
         if let Some(orcpt) = &recipient.orcpt {
@@ -87,9 +88,13 @@ pub fn fields(at: &Locator, envelope: &Envelope, done: &[u32], long_queue_ids: b
     layout.fields
 }
 
-/// Return Postfix's number for what a sender asks for besides DSN: SMTPUTF8 is 1, `TLS-Required: no` 16, REQUIRETLS 32.
-fn sendopts(envelope: &Envelope) -> u8 {
-    let bits = [(envelope.smtputf8, 1), (envelope.waives_tls(), 16), (envelope.requiretls, 32)];
+/// Return Postfix's number for what a sender asks for besides DSN.
+fn options(envelope: &Envelope) -> u32 {
+    let bits = [
+        (envelope.smtputf8, sendopts::SMTPUTF8),
+        (envelope.waives_tls(), sendopts::TLS_REQUIRED_NO),
+        (envelope.requiretls, sendopts::REQUIRETLS),
+    ];
     bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
 }
 

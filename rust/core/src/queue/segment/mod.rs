@@ -8,6 +8,18 @@
 //! A sync of a file that has grown also commits the file system's journal, which takes as long again. So a busy segment
 //! has zeros ahead of its records, which are synced with one of them. Sealing cuts them; zeros that stay are read as
 //! nothing.
+//!
+//! ```text
+//! record      one message in a segment
+//! content     its content for delivery, checked
+//! checksum    the checksum of two pieces from those of each piece
+//! fields      its envelope field by field
+//! recipients  some of the recipients of a large envelope
+//! envelopes   envelopes one after the other
+//! files       segments kept open for reading
+//! scan        a segment record by record, also when it is damaged
+//! corrupt     copies of damaged octets
+//! ```
 
 pub(crate) mod checksum;
 pub mod content;

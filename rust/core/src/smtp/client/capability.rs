@@ -12,7 +12,7 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// UTF-8 in addresses and headers (RFC 6531).
     pub smtputf8: bool,
-    /// Only encrypted ways (RFC 8689). Means nothing outside TLS.
+    /// REQUIRETLS (RFC 8689): a message goes on inside TLS alone. Ignored outside TLS.
     pub requiretls: bool,
     /// RET, ENVID, NOTIFY, ORCPT (RFC 3461).
     pub dsn: bool,

@@ -1,7 +1,8 @@
 //! REQUIRETLS (RFC 8689), from the client's side: the needs of a policy, and the part of MAIL about it.
 //!
 //! `smtp_requiretls_policy` decides about the connection, and the message shares it only with other messages that ask
-//! for REQUIRETLS. A server that is not good enough gets none of them: another one may be better.
+//! for REQUIRETLS. A server that does not meet the policy gets no message; the next
+//! server is tried.
 
 use super::{Client, Event};
 use crate::mail::reply::Enhanced;
@@ -11,12 +12,12 @@ use crate::tls::Facts;
 /// X.7.10: encryption is needed (RFC 5248).
 const NEEDS_ENCRYPTION: Enhanced = Enhanced { class: 5, subject: 7, detail: 10 };
 /// X.7.30: REQUIRETLS support is needed (RFC 8689 §4.2.1).
-const NEEDS_SUPPORT: Enhanced = Enhanced { class: 5, subject: 7, detail: 30 };
+pub const NEEDS_SUPPORT: Enhanced = Enhanced { class: 5, subject: 7, detail: 30 };
 
 /// The policy of a connection, weakest first (postconf(5), smtp_requiretls_policy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RequireTls {
-    /// No message asks for REQUIRETLS, or the site does not obey.
+    /// `disable`: REQUIRETLS is not used. Also the policy of other mail.
     #[default]
     Disable,
     /// REQUIRETLS is used where a server has it.
@@ -67,23 +68,18 @@ impl Client {
         }
     }
 
-    /// Leave a server without STARTTLS, if the policy needs it. `offered`: it has the keyword, and this client no TLS.
-    pub(super) fn leaves_for_tls(&mut self, offered: bool) -> bool {
+    /// Leave a server whose dialogue stays in the clear, if the policy needs TLS. `is_configured`: the level is not `none`.
+    pub(super) fn leaves_without_tls(&mut self, is_configured: bool) -> bool {
         if !self.peer.requiretls.needs_tls() {
             return false;
         }
         let name = &self.peer.name_address;
-        if offered {
-            self.leave_for_another(
-                NEEDS_ENCRYPTION,
-                format!("REQUIRETLS needs TLS, but none is configured for host {name}"),
-            );
+        let (dsn, problem) = if is_configured {
+            (NEEDS_SUPPORT, format!("it was not offered by host {name}"))
         } else {
-            self.leave_for_another(
-                NEEDS_SUPPORT,
-                format!("REQUIRETLS needs TLS, but it was not offered by host {name}"),
-            );
-        }
+            (NEEDS_ENCRYPTION, format!("none is configured for host {name}"))
+        };
+        self.leave_for_another(dsn, format!("REQUIRETLS needs TLS, but {problem}"));
         true
     }
 

@@ -73,7 +73,7 @@ impl Client {
         }
         let (level, offered) = (self.level(), self.offered.starttls);
         if level == ClientLevel::Off {
-            if self.leaves_for_tls(true) {
+            if self.leaves_without_tls(false) {
                 return true;
             }
             if offered && self.settings.starttls.note_offer {
@@ -88,7 +88,7 @@ impl Client {
             self.pipeline.expect(Expect::StartTls);
             return true;
         }
-        if !offered && self.leaves_for_tls(false) {
+        if !offered && self.leaves_without_tls(true) {
             return true;
         }
         if level.requires_tls() || self.peer.requiretls.needs_tls() {

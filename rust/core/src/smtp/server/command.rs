@@ -198,7 +198,7 @@ pub enum Refused {
 }
 
 impl MailArguments {
-    /// Parse `FROM:<...> ...`; `requiretls`: the client may ask for it. RFC 5321 §4.1.1.2, RFC 8689 §3.
+    /// Parse `FROM:<...> ...`; `requiretls`: the client may ask for it. RFC 5321 §4.1.1.2, RFC 8689 §2.
     pub fn parse(arguments: &str, dialect: &Dialect, requiretls: bool) -> Result<Self, Refused> {
         let syntax = || Refused::Other(Reply::new(501, [5, 4], "Syntax: MAIL FROM:<address>"));
         let text = strip_keyword(arguments, "FROM:").ok_or_else(syntax)?;

@@ -5,7 +5,7 @@ use crate::settings;
 use crate::settings::{Source, Value, keywords, seconds};
 use crate::tls::settings::Level;
 
-/// The keyword of REQUIRETLS (RFC 8689 §3).
+/// The keyword of REQUIRETLS (RFC 8689 §2).
 const REQUIRETLS: &str = "REQUIRETLS";
 
 /// `smtpd_forbid_bare_newline`

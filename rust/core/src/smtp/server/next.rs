@@ -49,6 +49,11 @@ impl Next {
         !matches!(self, Self::Idle | Self::Full | Self::Sleep | Self::Close | Self::StartTls)
     }
 
+    /// Whether the output waits for the owner's answer, or for its `finish`.
+    pub fn waits_for_owner(self) -> bool {
+        self.is_question() || self == Self::Close
+    }
+
     /// Return the accepting reply. With an empty text, the server adds its own words.
     pub fn acceptance(self) -> Reply {
         match self {

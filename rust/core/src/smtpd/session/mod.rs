@@ -433,7 +433,7 @@ impl Dialogue for Shared {
     }
 
     fn is_question(next: Next) -> bool {
-        next.is_question() || next == Next::Close
+        next.waits_for_owner()
     }
 
     fn receive(&mut self, octets: &[u8], now: f64) -> Next {
