@@ -286,7 +286,7 @@ def test_the_end_of_a_handshake_that_stops_at_any_octet_times_out(site: Site, ve
         flight = second_flight(client, tls)
         assert len(flight) == octets
         client.socket.sendall(flight[:sent])
-    assert TlsClient(site.port).starttls(context())[-1] == "250 CHUNKING"
+    assert TlsClient(site.port).starttls(context())[-1] == "250 REQUIRETLS"
     for client in clients:
         assert client.reply() == [CLOSED]
         client.close()
