@@ -265,6 +265,30 @@ def test_bad_command_changes_nothing(etc: Path, tmp_path: Path, words: tuple[str
     assert (ours.etc / "main.cf").read_text() == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("enable-client", "-r", "x\nmynetworks = 0.0.0.0/0"),
+        ("enable-client", "-r", "dev:$mydomain"),
+        ("deploy-server-cert", "$x/own.pem", "$x/own.key"),
+        ("new-server-key", "-b", "99999999"),
+        ("new-server-key", "-a", "ecdsa", "-b", "x" * 41),
+    ],
+    ids=" ".join,
+)
+def test_value_that_main_cf_cannot_have_is_refused(etc: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    authority = Authority(tmp_path, "authority")
+    own, copy = authority.sign("/CN=own"), tmp_path / "postillion"
+    shutil.copytree(etc, copy)
+    (copy / "$x").mkdir()
+    for source, name in ((own.cert, "own.pem"), (own.key, "own.key")):
+        shutil.copy(source, copy / "$x" / name)
+    before = (copy / "main.cf").read_text()
+    result = run(copy, "postillion", *words)
+    assert (result.status, result.output, made(result)) == (1, "", made(Result(0, "", etc)))
+    assert (copy / "main.cf").read_text() == before
+
+
 @pytest.mark.parametrize("host", ["a b", "a\nDNS.2 = evil", "/CN=x", "", "x" * 64])
 def test_name_that_is_no_host_makes_no_certificate(etc: Path, tmp_path: Path, host: str) -> None:
     copy = tmp_path / "postillion"

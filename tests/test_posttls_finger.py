@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
 import ssl
@@ -154,8 +155,6 @@ def words_of(keys: Keys, text: str, server: str = "[127.0.0.1]:{port}") -> list[
         "-M nosuch TO",
         "-a nosuch TO",
         "-h nosuch TO",
-        "-w -l none TO",
-        "-H AUTHORITY -k CERT TO",
     ],
 )
 def test_output_is_that_of_postfix(keys: Keys, served: TlsPeer, text: str) -> None:
@@ -312,6 +311,9 @@ def test_dane_is_that_of_postfix(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("-X TO", "-X is not supported"),
+        ("-w -l none TO", "level none has no TLS"),
+        ("-H AUTHORITY -k CERT TO", "-H has chains and keys"),
+        ("[fe80::1%lo]:25", "valid hostname or network address required"),
         ("-L nosuch TO", 'unknown -L option value "nosuch"'),
         ("-t 0 TO", "bad '-t' option value: 0"),
         ("-T x TO", "bad '-T' option value: x"),
@@ -334,6 +336,17 @@ def test_bad_option_is_refused_in_one_line(
     assert output.startswith("posttls-finger: fatal: ")
     assert said in output
     assert output.count("\n") == 1
+
+
+def test_nothing_is_imported_after_the_rights_were_dropped(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    hook = Path(__file__).parent / "support" / "late_imports"
+    peers.root()
+    environment = {**os.environ, "PYTHONPATH": str(hook), "LATE_IMPORTS": str(notes)}
+    for words in ["-h native nosuch.invalid", "-h native [xn--mnchen-3ya.invalid]", "-l none [127.0.0.1]:1"]:
+        command = [sys.executable, "-P", "-m", "postillion.commands.posttls_finger", *words.split()]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert notes.read_text() == ""
 
 
 @pytest.mark.parametrize("words", [[], ["-Z"], ["-c"], ["-l"]])

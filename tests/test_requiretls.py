@@ -281,6 +281,7 @@ def test_tls_level_must_be_able_to_give_what_is_asked(level: Level, enforce: boo
         (parse("[mx.example.org]:587", 25), "smtp", "mx.example.org"),
         (parse("M\u00fcnchen.example", 25), "smtp", "xn--mnchen-3ya.example"),
         (parse("[192.0.2.1]:25", 25), "smtp", "192.0.2.1"),
+        (parse("[IPv6:2001:DB8::1]:25", 25), "smtp", "2001:db8::1"),
         (parse("inet:host.example:24", 24, lmtp=True), "lmtp", "host.example"),
         (parse("unix:/run/lmtp", 24, lmtp=True), "lmtp", "mx.example.org"),
     ],
@@ -420,6 +421,10 @@ async def test_a_server_that_is_down_keeps_the_mail_in_the_queue(
     async with tls_server(lacking), smtp(tmp_path, parameters("secure", authority)) as (hub, _):
         result = await hub.deliver(f"[127.0.0.1]:{lacking.port}, [127.0.0.1]:{port}", requiring())
         assert (result.only.outcome, result.only.dsn) == ("deferred", "4.4.1")
+        # A backup without REQUIRETLS says nothing about the server that is down.
+        result = await hub.deliver(f"[127.0.0.1]:{port}, [127.0.0.1]:{lacking.port}", requiring())
+        assert (result.only.outcome, result.only.dsn) == ("deferred", "4.7.30")
+        assert lacking.received == []
 
 
 async def test_requiretls_of_a_site_that_does_not_want_it_is_usual_mail(
@@ -441,6 +446,22 @@ async def test_lmtp_has_a_policy_of_its_own(tmp_path: Path, authority: Authority
     async with tls_server(script), smtp(tmp_path, text, "lmtp") as (hub, _):
         assert (await hub.deliver(f"inet:127.0.0.1:{script.port}", requiring())).only.outcome == "sent"
         assert f"{MAIL_FROM} REQUIRETLS" in script.commands
+
+
+@pytest.mark.parametrize(("policy", "connections"), [("opportunistic", 2), ("disable", 2), ("enforce", 1)])
+async def test_a_kept_connection_never_outlives_its_policy(
+    tmp_path: Path, authority: Authority, certificate: Certificate, policy: str, connections: int
+) -> None:
+    """The policy of the next message may be `enforce`."""
+    script = TlsScript(tls=context(certificate), keywords=KEYWORDS)
+    async with tls_server(script):
+        nexthop = f"[127.0.0.1]:{script.port}"
+        more = f"smtp_tls_connection_reuse = yes\nsmtp_connection_cache_destinations = {nexthop}\n"
+        text = parameters("secure", authority, more=f"{more}smtp_requiretls_policy = {policy}\n")
+        async with smtp(tmp_path, text) as (hub, _):
+            for _ in range(2):
+                assert (await hub.deliver(nexthop, requiring())).only.outcome == "sent"
+            assert script.connections == connections
 
 
 async def test_connections_are_not_shared_between_requests(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -144,6 +145,7 @@ DAMAGED = [
     *("", "{", "[]", '{"format": 2, "refused": []}', '{"format": 1, "refused": [[1]]}', "[" * 100_000),
     '{"format": 1, "refused": [["k", 1, "zz", "", "5.7.8", "x"]]}',
     '{"format": 1, "refused": [["k", NaN, "", "", "", ""]]}',
+    '{"format": 1, "refused": [["k", 1, "00", "\u00e4", "5.7.8", "x"]]}',
 ]
 
 
@@ -157,6 +159,23 @@ def test_damaged_file_is_a_warning_and_is_replaced(tmp_path: Path, text: str) ->
     assert warnings[0].startswith(f"refused logins in {tmp_path}/refused.json: ")
     of.note(account(), WRONG, 1.0)
     assert logins(tmp_path).find(account(), 1.0) == WRONG
+
+
+def test_pipe_in_place_of_the_file_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "refused.json")
+    assert logins(tmp_path).find(account(), 1.0) is None
+
+
+def test_link_in_place_of_the_draft_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("content")
+    (tmp_path / f".refused.json.{os.getpid()}").symlink_to(other)
+    warnings: list[str] = []
+    of = logins(tmp_path, warnings)
+    of.note(account(), WRONG, 1.0)
+    assert len(warnings) == 1
+    of.note(account(), WRONG, 2.0)
+    assert (other.read_text(), logins(tmp_path).find(account(), 3.0)) == ("content", WRONG)
 
 
 def test_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:

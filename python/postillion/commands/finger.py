@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - mail_owner may not be able to read Python's library
+import encodings.idna
+import encodings.punycode  # noqa: F401 - the same
 import os
 import sys
 from typing import TYPE_CHECKING, Final

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from postillion._core.tables import table_types
 from postillion.commands import getopt
 from postillion.commands.failure import Failure
-from postillion.commands.server_keys import KINDS, Kind, OpenSsl, check_hosts
+from postillion.commands.server_keys import KINDS, RSA, Kind, OpenSsl, check_hosts
 from postillion.config import Config, edit
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ SERVER_VALUES: Final = {
     "smtpd_tls_received_header": "yes",
     "smtpd_tls_loglevel": "1",
 }
+RSA_BITS_MAX: Final = 16384
+"""A key of this length takes minutes."""
+SIZE_MAX_CHARS: Final = 40
 CACHE_TYPES: Final = ("lmdb", "btree")
 """Types of the cache of TLS sessions, the best first."""
 RELOAD: Final = '"postfix reload" applies the new settings at once'
@@ -204,6 +207,9 @@ class TlsCommand:
             raise Failure(f"with {CHAIN_FILES} in main.cf, smtpd reads no other key: {fix}")
 
     def _assign(self, values: dict[str, str]) -> None:
+        for name, value in values.items():
+            if not value.isprintable() or "$" in value:
+                raise Failure(f"{name} = {value!r}: main.cf cannot have this value")
         for warning in edit.assign(self._config.path, values):
             self._console.warning(warning)
 
@@ -241,6 +247,7 @@ def _key_options(options: dict[str, str]) -> tuple[Kind, str]:
         raise Failure(f"unsupported private key algorithm: {name}")
     kind = KINDS[name]
     size = options.get("-b") or kind.size
-    if not (size.isascii() and size.isalnum()):
+    is_too_long = kind is RSA and size.isdigit() and int(size) > RSA_BITS_MAX
+    if is_too_long or not (size.isascii() and size.isalnum() and len(size) <= SIZE_MAX_CHARS):
         raise Failure(f"bad number of bits, or bad name of a curve: {size}")
     return kind, size

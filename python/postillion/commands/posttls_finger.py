@@ -41,6 +41,7 @@ Not implemented: -X (tlsproxy), and the options of -L for steps and octets of th
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 from postillion.commands import getopt
@@ -69,17 +70,16 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE, file=sys.stderr)
         return 1
     try:
-        asyncio.run(_probe(Options.of(given, words)))
+        asyncio.run(Finger(Options.of(given, words)).run())
     except (BadNextHop, ConfigError, NoAnswerError, NotPermittedError, Stop, ValueError) as problem:
         say(f"fatal: {problem}")
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Nobody reads further, so the rest of the output is lost on purpose.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
-
-
-async def _probe(options: Options) -> None:
-    await Finger(options).run()
 
 
 if __name__ == "__main__":

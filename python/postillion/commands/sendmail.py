@@ -74,6 +74,8 @@ class Request:
         self._words = argv
         self._at = 0
         self._parse()
+        if self.mode == "s" and self.requiretls:
+            raise Failure(os.EX_USAGE, "-O requiretls=yes cannot be used with -bs: the client asks for REQUIRETLS")
         if self.mode == "v":
             given = {"-t": self.extract, "-v": self.verbose, "-N": self.notify, "-R": self.ret}
             for option in (option for option, value in given.items() if value):
@@ -164,13 +166,13 @@ class Request:
         self.mode, self.flush = "q", value
 
     def _option(self, value: str) -> None:
-        name, _, word = value.partition("=")
-        if name.lower() != "requiretls":
+        if "requiretls" not in value.lower():
             return
-        if word.lower() in ("yes", "no"):
-            self.requiretls = word.lower() == "yes"
-        else:
-            warn(f"-O {value} is ignored: give requiretls=yes or requiretls=no")
+        name, _, word = value.lower().partition("=")
+        if name != "requiretls" or word not in ("yes", "no"):
+            # A request that is not understood must not become mail in the clear.
+            raise Failure(os.EX_USAGE, f"-O {value}: give requiretls=yes or requiretls=no, and other options apart")
+        self.requiretls = word == "yes"
 
     def _old_option(self, value: str) -> None:
         if value == "i":

@@ -20,6 +20,7 @@ HOSTS_MAX: Final = 100
 HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 NO_PASSWORD: Final = ("-passin", "pass:")
 """Without it, openssl asks for the password of an encrypted key."""
+PEM: Final = b"-----BEGIN "
 SELF_SIGNED: Final = ("basicConstraints = CA:false",)
 
 
@@ -134,6 +135,8 @@ def _config(section: str, extensions: tuple[str, ...], hosts: list[str]) -> byte
 
 def _create(path: str, content: bytes, mode: int) -> None:
     """Write a new file, and sync it. Raises `Failure`, and then there is no such file, or it is another one's."""
+    if PEM not in content:
+        raise Failure(f"openssl_path: the command has not made what belongs into {path}")
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except OSError as error:

@@ -137,8 +137,13 @@ class Clients:
     def _look_up(self, address: str, name: str) -> tuple[Facts, bool]:
         facts = Facts(address)
         facts.bucket = self._bucket(address)
+        is_lasting = True
         if self._log_levels:
-            facts.tls_log_level = self._log_levels.of(name, address)
+            try:
+                facts.tls_log_level = self._log_levels.find(name, address)
+            except TableError as problem:
+                self._log_levels.warn(problem)
+                is_lasting = False
         try:
             facts.trusted = self._access.mynetworks.matches(address, name)
             facts.exempt = self._exempt.matches(address, name)
@@ -153,7 +158,7 @@ class Clients:
             # The lists are asked again next time.
             facts.problem = str(problem)
             return facts, False
-        return facts, True
+        return facts, is_lasting
 
     def _bucket(self, address: str) -> str:
         parsed = parse_address(address)

@@ -39,10 +39,18 @@ class TlsLogLevels:
     def of(self, name: str, address: str) -> int | None:
         """Return the level of a peer; None to leave it to main.cf. `name`: may be unknown. Remote tables: `decided`."""
         try:
-            found = self._first(self._names(name)) or self._first(_networks(address))
+            return self.find(name, address)
         except TableError as problem:
-            self._warn(f"{self._parameter}: {problem}")
+            self.warn(problem)
             return None
+
+    def warn(self, problem: TableError) -> None:
+        """Log that a table cannot answer."""
+        self._warn(f"{self._parameter}: {problem}")
+
+    def find(self, name: str, address: str) -> int | None:
+        """Return the same. Raises `TableError` when a table cannot answer."""
+        found = self._first(self._names(name)) or self._first(_networks(address))
         if found is None:
             return None
         key, value = found

@@ -75,7 +75,8 @@ def parse(text: str, default_port: int, *, lmtp: bool = False) -> NextHop:
 
 def _literal(host: str) -> str | None:
     # An IPv4 address ends in a digit, an IPv6 address has a colon. The exception for other names is slow.
-    if not host[-1:].isdigit() and ":" not in host:
+    # One with a scope is valid on a single machine.
+    if "%" in host or (not host[-1:].isdigit() and ":" not in host):
         return None
     try:
         return str(ipaddress.ip_address(host.removeprefix("IPv6:").removeprefix("ipv6:")))

@@ -119,7 +119,8 @@ class RefusedLogins:
     def _read(self) -> None:
         """Read the file if another process has written it."""
         try:
-            with self._path.open("rb") as file:
+            # A pipe in its place must not block.
+            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 version = _version(file)
                 if version == self._version:
                     return
@@ -135,7 +136,7 @@ class RefusedLogins:
     def _write(self) -> None:
         new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.write(_encoded(self._logins))
                 file.flush()
                 version = _version(file)
@@ -177,6 +178,7 @@ def _login(row: object) -> tuple[str, _Login]:
     match row:
         case [str(key), int() | float() as at, str(salt), str(digest), str(dsn), str(said)] if 0 <= at < 2**53:
             bytes.fromhex(salt)
+            bytes.fromhex(digest)
             return key, _Login(float(at), salt, digest, Refusal(dsn, said))
         case _:
             raise ValueError("a login in the file has another form")

@@ -17,6 +17,8 @@ pub struct Assignment {
     pub(super) work: Arc<Work>,
     pub(super) last_address: bool,
     pub(super) last_session: bool,
+    /// A server before this one has failed, but may take the mail later.
+    pub(super) has_passed_a_server: bool,
     /// Time at which its commands were sent; `None` before.
     pub(super) begun_us: Option<u64>,
     /// The number of its transaction on the connection, counted from 1.
@@ -47,7 +49,7 @@ impl Assignment {
     /// `last_address`, `last_session`: no other server is left when this one fails before or after the handshake, so a
     /// soft status is final.
     pub fn new(work: Arc<Work>, last_address: bool, last_session: bool) -> Self {
-        Self { work, last_address, last_session, begun_us: None, conn_use: 0, addresses: Addresses::Own }
+        Self { work, last_address, last_session, has_passed_a_server: false, begun_us: None, conn_use: 0, addresses: Addresses::Own }
     }
 
     /// Map the sender and the open recipients. `Pending`: `asks` has lookups. Returns false when a table cannot answer.

@@ -4,8 +4,10 @@ use super::request::Ticket;
 use super::route::RouteKey;
 use super::server::{Attempt, Server};
 use super::session::{Next, Session};
+use super::tls_request::TlsRequest;
 use crate::errno::reason;
 use crate::net::Dialogue;
+use crate::smtp::client::requiretls::RequireTls;
 use crate::tls::{Channel, Facts, Failure};
 use rustix::io::Errno;
 use std::any::Any;
@@ -53,6 +55,14 @@ pub struct Visit {
     pub unsent: usize,
     /// The session waits for answers to lookups.
     pub asking: bool,
+}
+
+impl Visit {
+    /// Return whether other jobs of its route may use it. Mail with REQUIRETLS has a policy for each message, which may have
+    /// become `enforce`: only a server that meets this one suits.
+    pub fn suits_others(&self) -> bool {
+        self.route.tls != TlsRequest::Required || self.attempt.requiretls == RequireTls::Enforce
+    }
 }
 
 /// Lock a session. After a panic its state is still good enough to end it.

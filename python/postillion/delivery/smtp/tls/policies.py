@@ -85,8 +85,8 @@ class TlsPolicies:
         return self._checked(policy)
 
     def domain_of(self, site: NextHop) -> str:
-        """Return the name of a next hop for TLS: its domain in ASCII, or this system's name for a socket."""
-        return self._domain(site)
+        """Return a next hop's name for TLS: its domain in ASCII, its address, or this system's name for a socket."""
+        return site.address or self._domain(site)
 
     async def close(self) -> None:
         """End what runs in the background."""

@@ -143,7 +143,7 @@ impl Service {
     pub(super) fn ended(&mut self, key: Key, next: Next, now: f64) {
         self.leave(key);
         let Some(visit) = self.visits.get_mut(&key) else { return };
-        let (ticket, opened) = (visit.ticket.take(), visit.opened);
+        let (ticket, opened, suits_others) = (visit.ticket.take(), visit.opened, visit.suits_others());
         let Some(session) = visit.session.clone() else { return };
         let (transactions, may_keep) = {
             let carried = lock(&session);
@@ -154,7 +154,7 @@ impl Service {
         let spent = is_spent(&self.settings, opened, transactions, now);
         match self.routes.of(&route) {
             Some(route) if next == Next::Finished && !self.draining && !spent => {
-                if may_keep && route.has_room() && route.wants(&self.settings, route.active) {
+                if may_keep && suits_others && route.has_room() && route.wants(&self.settings, route.active) {
                     route.idle.push_back(key);
                     if let Some(visit) = self.visits.get_mut(&key) {
                         visit.idle_since = now;

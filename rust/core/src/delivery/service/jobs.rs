@@ -6,7 +6,7 @@ use crate::delivery::request::{Request, Ticket};
 use crate::delivery::route::RouteKey;
 use crate::delivery::settings::ConnectionSettings;
 use crate::delivery::visit::lock;
-use crate::mail::status::Status;
+use crate::mail::status::{Outcome, Status};
 use crate::net::reactor::Key;
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Service {
     /// Return a connection whose job this one may follow: only the oldest one is considered.
     pub(super) fn leader(&mut self, route: &RouteKey, now: f64) -> Option<Key> {
         let key = *self.routes.of(route)?.busy.front()?;
-        let visit = self.visits.get(&key)?;
+        let visit = self.visits.get(&key).filter(|visit| visit.suits_others())?;
         let carried = lock(visit.session.as_ref()?);
         let spent = is_spent(&self.settings, visit.opened, carried.session.transactions(), now);
         (carried.session.may_follow(now) && !spent).then_some(key)
@@ -131,11 +131,17 @@ impl Service {
         now: f64,
     ) {
         let Some(progress) = self.jobs.get(&ticket) else { return };
-        let assignment = Assignment::new(Arc::clone(&progress.work), last_address, last_session);
+        let mut assignment = Assignment::new(Arc::clone(&progress.work), last_address, last_session);
+        assignment.has_passed_a_server = progress.failure.as_ref().is_some_and(is_temporary)
+            || progress.work.lock().last_heard().is_some_and(is_temporary);
         self.with_session(key, now, |session, wall_now_us| {
             session.deliver(assignment, keep, now, wall_now_us).expect("a session without a job accepts one")
         });
     }
+}
+
+fn is_temporary(failure: &Status) -> bool {
+    failure.outcome == Outcome::Deferred
 }
 
 /// Return whether a connection has reached a limit of reuse, in time or in number.

@@ -24,9 +24,9 @@ use crate::delivery::outgoing::Outgoing;
 use crate::delivery::request::TlsFault;
 use crate::delivery::smtputf8::needs_smtputf8;
 use crate::mail::reply::Enhanced;
-use crate::mail::status::Status;
+use crate::mail::status::{Status, outcome_of};
 use crate::queue::ContentReader;
-use crate::smtp::client::requiretls::NEEDS_SUPPORT;
+use crate::smtp::client::requiretls::{NEEDS_SUPPORT, RequireTls};
 use crate::smtp::client::{Client, ClientSettings, Event, Peer, Protocol};
 use crate::tls::Channel;
 use std::fmt;
@@ -408,8 +408,14 @@ impl Session {
         if elsewhere && !last {
             delivery.heard(status.clone(), assignment.work.log());
         } else {
+            let mut status = status.clone();
+            if elsewhere && assignment.has_passed_a_server && self.client.peer().requiretls != RequireTls::Disable {
+                // A server without REQUIRETLS, such as a backup, returns no mail that the one before may take later.
+                status.dsn.class = 4;
+                status.outcome = outcome_of(status.dsn);
+            }
             let handover = self.handover(&assignment, &delivery, wall_now_us);
-            delivery.failed(status, last, &handover, assignment.work.log());
+            delivery.failed(&status, last, &handover, assignment.work.log());
         }
         Next::Closed
     }
