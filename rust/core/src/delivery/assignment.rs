@@ -49,7 +49,15 @@ impl Assignment {
     /// `last_address`, `last_session`: no other server is left when this one fails before or after the handshake, so a
     /// soft status is final.
     pub fn new(work: Arc<Work>, last_address: bool, last_session: bool) -> Self {
-        Self { work, last_address, last_session, has_passed_a_server: false, begun_us: None, conn_use: 0, addresses: Addresses::Own }
+        Self {
+            work,
+            last_address,
+            last_session,
+            has_passed_a_server: false,
+            begun_us: None,
+            conn_use: 0,
+            addresses: Addresses::Own,
+        }
     }
 
     /// Map the sender and the open recipients. `Pending`: `asks` has lookups. Returns false when a table cannot answer.
