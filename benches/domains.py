@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import harness
@@ -120,10 +121,7 @@ def main() -> None:
         directory.chmod(0o755)
         prepare_network(directory)
         with named(directory, {ZONE: records(options.domains)}, port=DNS_PORT):
-            runs: dict[str, list[Measure]] = {program: [] for program in harness.programs(options)}
-            for _ in range(options.runs):
-                for program, measures in runs.items():
-                    measures.append(relay(program, options))
+            runs = harness.alternate(options, partial(relay, options=options))
     report(runs, result)
     result.report(options)
 

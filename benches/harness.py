@@ -19,10 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -246,6 +246,19 @@ def bench_inject(
     if counts["mismatched"]:
         raise RuntimeError(f"{counts['mismatched']} handshakes were not {handshakes}")
     return rate
+
+
+M = TypeVar("M")
+"""The measures of one run."""
+
+
+def alternate(options: argparse.Namespace, measure: Callable[[str], M]) -> dict[str, list[M]]:
+    """Measure the programs alternately, `options.runs` times each; return the measures of each."""
+    runs: dict[str, list[M]] = {program: [] for program in programs(options)}
+    for _ in range(options.runs):
+        for program, measures in runs.items():
+            measures.append(measure(program))
+    return runs
 
 
 class Deliveries:

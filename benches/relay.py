@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import harness
 from harness import DRAIN_MAX_S, PROGRAMS, Deliveries, Result, bench_inject, bench_sink, inject, sink
@@ -151,10 +152,7 @@ def main() -> None:
     for name in names:
         load = LOADS[name]
         rate = statistics.median(direct(load, options) for _ in range(options.runs))
-        runs: dict[str, list[Measure]] = {program: [] for program in harness.programs(options)}
-        for _ in range(options.runs):
-            for program, measures in runs.items():
-                measures.append(relay(program, load, options))
+        runs = harness.alternate(options, partial(relay, load=load, options=options))
         report(name, rate, runs, result)
     result.report(options)
 
