@@ -241,13 +241,8 @@ def begun(site: Site) -> TlsClient:
     return client
 
 
-def test_a_client_hello_that_stops_at_any_octet_times_out(site: Site) -> None:
-    hello = client_hello(context())
-    clients = [begun(site) for _ in range(len(hello))]
-    for octets, client in enumerate(clients):
-        client.socket.sendall(hello[:octets])
-    # They hold up nobody.
-    assert TlsClient(site.port).starttls(context())[-1] == "250 REQUIRETLS"
+def time_out(site: Site, clients: list[TlsClient]) -> None:
+    """Check that smtpd closes these sessions, and says why in the log."""
     for client in clients:
         assert client.reply() == [CLOSED]
         client.close()
@@ -256,6 +251,16 @@ def test_a_client_hello_that_stops_at_any_octet_times_out(site: Site) -> None:
     for client in clients:
         assert f"SSL_accept error from unknown[127.0.0.1]:{client.port}: Connection timed out\n" in log
         assert f"lost connection after STARTTLS from unknown[127.0.0.1]:{client.port}\n" in log
+
+
+def test_a_client_hello_that_stops_at_any_octet_times_out(site: Site) -> None:
+    hello = client_hello(context())
+    clients = [begun(site) for _ in range(len(hello))]
+    for octets, client in enumerate(clients):
+        client.socket.sendall(hello[:octets])
+    # They hold up nobody.
+    assert TlsClient(site.port).starttls(context())[-1] == "250 REQUIRETLS"
+    time_out(site, clients)
 
 
 def second_flight(client: TlsClient, tls: ssl.SSLContext) -> bytes:
@@ -287,14 +292,7 @@ def test_the_end_of_a_handshake_that_stops_at_any_octet_times_out(site: Site, ve
         assert len(flight) == octets
         client.socket.sendall(flight[:sent])
     assert TlsClient(site.port).starttls(context())[-1] == "250 REQUIRETLS"
-    for client in clients:
-        assert client.reply() == [CLOSED]
-        client.close()
-    ended_session(site, clients[-1].port)
-    log = site.log_text()
-    for client in clients:
-        assert f"SSL_accept error from unknown[127.0.0.1]:{client.port}: Connection timed out\n" in log
-        assert f"lost connection after STARTTLS from unknown[127.0.0.1]:{client.port}\n" in log
+    time_out(site, clients)
 
 
 def test_a_client_that_sends_one_octet_at_a_time_is_served(site: Site) -> None:

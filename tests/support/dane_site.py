@@ -8,6 +8,7 @@ out: for each domain of `DOMAINS` its log lines.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from support.certificates import Authority, Certificate
@@ -134,8 +136,9 @@ class TlsServer:
         return False
 
 
-def main(directory: Path, settings: dict[str, str]) -> None:
-    """Deliver a message to each domain, and print the lines of the log."""
+@contextlib.contextmanager
+def hosts(directory: Path) -> Iterator[None]:
+    """Run the name server and the mail server of the zones in a network of this process's own."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     (directory / "resolv.conf").write_text("nameserver 127.0.0.1\noptions trust-ad\n")
     subprocess.run(["mount", "--bind", directory / "resolv.conf", "/etc/resolv.conf"], check=True)
@@ -145,6 +148,13 @@ def main(directory: Path, settings: dict[str, str]) -> None:
     names = directory / "names"
     names.mkdir()
     server = Scripted(TlsServer(authority, certificate).serve, SMTP_PORT, HOST)
+    with validating(names, signed, unsigned, bogus=bogus, port=DNS_PORT):
+        yield
+    server.close()
+
+
+def main(directory: Path, settings: dict[str, str]) -> None:
+    """Deliver a message to each domain, and print the lines of the log."""
     routes = " ".join(f"{{ d{at}.example = smtp:{domain} }}" for at, domain in enumerate(DOMAINS))
     main_cf = {
         "transport_maps": f"inline:{{ {routes} }}",
@@ -152,10 +162,10 @@ def main(directory: Path, settings: dict[str, str]) -> None:
         "smtp_tls_loglevel": "1",
         **settings,
     }
-    site = Site(directory, main_cf=main_cf, master_cf="tlsmgr unix - - n 1000? 1 tlsmgr\n")
-    with validating(names, signed, unsigned, bogus=bogus, port=DNS_PORT), running(site, "postfix"):
-        print(json.dumps([_delivered(site, at) for at in range(len(DOMAINS))]))
-    server.close()
+    with hosts(directory):
+        site = Site(directory, main_cf=main_cf, master_cf="tlsmgr unix - - n 1000? 1 tlsmgr\n")
+        with running(site, "postfix"):
+            print(json.dumps([_delivered(site, at) for at in range(len(DOMAINS))]))
 
 
 def _delivered(site: Site, at: int) -> list[str]:

@@ -13,11 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.certificates import Authority
-from support.dane_site import DNS_PORT, DOMAINS, HOST, SMTP_PORT, TlsServer, digest, zones
+from support.dane_site import DOMAINS, hosts
 from support.peers import peer
-from support.scripted import Scripted
-from support.signed_zone import validating
 
 OURS = str(Path(sys.executable).parent / "posttls-finger")
 ROWS = (
@@ -36,18 +33,8 @@ ROWS = (
 
 def main(directory: Path) -> None:
     """Run both programs for each row, and print their output."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    (directory / "resolv.conf").write_text("nameserver 127.0.0.1\noptions trust-ad\n")
-    subprocess.run(["mount", "--bind", directory / "resolv.conf", "/etc/resolv.conf"], check=True)
-    authority = Authority(directory, "authority")
-    certificate = authority.sign("/CN=good.signed.test", "DNS:good.signed.test,DNS:anchorhost.signed.test")
-    signed, unsigned, bogus = zones(digest(certificate.cert), digest(authority.cert))
-    names = directory / "names"
-    names.mkdir()
-    server = Scripted(TlsServer(authority, certificate).serve, SMTP_PORT, HOST)
-    with validating(names, signed, unsigned, bogus=bogus, port=DNS_PORT):
+    with hosts(directory):
         print(json.dumps([[_said(program, row) for program in (OURS, peer("posttls-finger"))] for row in ROWS]))
-    server.close()
 
 
 def _said(program: str, row: tuple[str, ...]) -> str:

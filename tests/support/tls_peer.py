@@ -70,7 +70,7 @@ class TlsPeer:
             secured = self._secure(client)
             if secured is not None:
                 with secured:
-                    # A client that does not want this server is gone, and what it has said can still be read.
+                    # A client may leave a server that it does not want. The test still reads its commands.
                     with contextlib.suppress(OSError):
                         self._greet(secured)
                     self._talk(secured, offers=False)
